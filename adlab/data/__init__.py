@@ -1,0 +1,60 @@
+"""Data sets by name: `load("nanofibres")`. Embedded ones need no network and no files."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+from adlab._checks import check_choice
+from adlab.data.imageset import ImageSet, Splits
+
+# name -> (module of this package, function); a module is imported when its data is asked for
+_LOADERS = {
+    "nanofibres": ("nanofibres", "nanofibres"),
+    "wafers": ("wafers", "wafers"),
+    "textures": ("textures", "textures"),
+    "digits": ("digits", "digits"),
+    "gaussian-field": ("gaussian_field", "gaussian_field"),
+    "mnist": ("public", "mnist"),
+    "fashion-mnist": ("public", "fashion_mnist"),
+    "kmnist": ("public", "kmnist"),
+    "cifar10": ("public", "cifar10"),
+    "mvtec-ad": ("folders", "mvtec_ad"),
+    "btad": ("folders", "btad"),
+}
+EMBEDDED = ("nanofibres", "wafers", "textures", "digits", "gaussian-field")
+PUBLIC = tuple(name for name in _LOADERS if name not in EMBEDDED)
+
+__all__ = ["EMBEDDED", "PUBLIC", "ImageSet", "Splits", "from_folder", "load"]
+
+
+def load(name: str, **options: object) -> Splits:
+    """Load a data set by name.
+
+    Args:
+        name: one of `EMBEDDED` (generated, or shipped with scikit-image and scikit-learn) or `PUBLIC`.
+        **options: of that data set, see its own function, e.g. `seed=`, `normal_class=`, `category=`.
+
+    Returns:
+        Splits of train, val (normal images only) and test.
+
+    Raises:
+        ValueError: an unknown name (the message lists the known ones) or option value.
+        TypeError: an option that this data set has not.
+        FileNotFoundError: a public data set that is neither on disk nor to be downloaded.
+    """
+    check_choice("name", name, _LOADERS)
+    module, function = _LOADERS[name]
+    loader = getattr(importlib.import_module(f"adlab.data.{module}"), function)
+    known = list(inspect.signature(loader).parameters)
+    for option in options:
+        if option not in known:
+            raise TypeError(f"options of {name!r}: expected some of {', '.join(known)}; got {option!r}")
+    return loader(**options)
+
+
+def from_folder(path: object, **options: object) -> Splits:
+    """One's own images in the MVTec AD layout, see `adlab.data.folders.from_folder`."""
+    from adlab.data.folders import from_folder as read
+
+    return read(path, **options)

@@ -1,0 +1,95 @@
+"""What a data set is: images with labels, masks and kinds, split into train, val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from adlab._checks import check_images, check_labels, check_masks
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and what is known of them.
+
+    Args:
+        images: float32 (N, C, H, W) in [0, 1], C = 1 or 3.
+        labels: int64 (N,), 0 normal, 1 anomalous. Default: all normal.
+        masks: bool (N, H, W), true where a pixel is anomalous, or None where the data has no masks.
+        kinds: N names, "good" for a normal image. Default: "good" or "anomaly" after the label.
+
+    Raises:
+        ValueError, TypeError: an argument of another shape, type or range.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    kinds: list[str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        images = check_images(self.images)
+        n, _, height, width = images.shape
+        labels = torch.zeros(n) if self.labels is None else self.labels
+        labels = torch.from_numpy(check_labels(labels, n)).to(torch.int64)
+        masks = self.masks
+        if masks is not None:
+            masks = torch.from_numpy(check_masks(masks, (n, height, width)))
+        kinds = self.kinds
+        if kinds is None:
+            kinds = ["anomaly" if label else "good" for label in labels.tolist()]
+        if len(kinds) != n:
+            raise ValueError(f"kinds: expected {n} names, one an image; got {len(kinds)}")
+        for name, value in [("images", images), ("labels", labels), ("masks", masks), ("kinds", list(kinds))]:
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: object) -> ImageSet:
+        """The images at `index` (a number, a slice, a list of numbers or a mask), again an ImageSet."""
+        rows = torch.arange(len(self))[index].reshape(-1)
+        masks = None if self.masks is None else self.masks[rows]
+        return ImageSet(self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows.tolist()])
+
+    def of_kind(self, *kinds: str) -> ImageSet:
+        """The images of the given kinds.
+
+        Raises:
+            ValueError: a kind that no image has; the message lists those present.
+        """
+        for kind in kinds:
+            if kind not in self.kinds:
+                raise ValueError(f"kinds: expected some of {sorted(set(self.kinds))}, got {kind!r}")
+        return self[[i for i, kind in enumerate(self.kinds) if kind in kinds]]
+
+    def __repr__(self) -> str:
+        n, channels, height, width = self.images.shape
+        masks = "with masks" if self.masks is not None else "no masks"
+        return f"ImageSet({n} images of {channels}×{height}×{width}, {int(self.labels.sum())} anomalous, {masks})"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set split for anomaly detection: `train` and `val` are normal only, `test` has both.
+
+    `optimal_score`, where the two distributions are known, maps images (N, C, H, W) to the
+    Neyman–Pearson score (N,): no detector can beat it.
+
+    Raises:
+        ValueError: anomalies in train or val.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    optimal_score: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val"):
+            anomalies = int(getattr(self, name).labels.sum())
+            if anomalies:
+                raise ValueError(f"{name}: expected normal images only, got {anomalies} anomalous")
