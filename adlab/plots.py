@@ -1,0 +1,193 @@
+"""Figures that several chapters draw. Each function returns a matplotlib Figure, to show, change or save.
+
+Normal is blue and anomalous is orange, with another line style or hatch beside the colour, so that
+nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adlab import metrics
+from adlab._checks import check_images, check_labels, check_masks, check_number, check_scores
+
+NORMAL, ANOMALOUS = "#0173b2", "#de8f05"  # seaborn's colour-blind palette
+_WIDTH = 8.0  # inches: the width of a page of the book
+
+
+def image_grid(
+    images: object, titles: Sequence[str] | None = None, masks: object = None, columns: int = 6
+) -> Figure:
+    """Draw images side by side; anomalous regions are outlined where masks are given.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        titles: N short texts, or None.
+        masks: bool (N, H, W), or None.
+        columns: images in a row, at least 1.
+
+    Raises:
+        ValueError, TypeError: bad images, or titles or masks of another number.
+    """
+    images = check_images(images)
+    check_number("columns", columns, 1, whole=True)
+    n, _, height, width = images.shape
+    titles = _check_titles(titles, n)
+    masks = None if masks is None else check_masks(masks, (n, height, width))
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    figure, axes = _figure(rows, columns, height / width)
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, ax in zip(range(n), axes.flat, strict=False):
+        _show_image(ax, images[i])
+        ax.set_title(titles[i], fontsize=9)
+        if masks is not None:
+            _outline(ax, masks[i])
+    return _done(figure)
+
+
+def map_grid(
+    images: object, maps: object, masks: object = None, titles: Sequence[str] | None = None
+) -> Figure:
+    """Draw images above their anomaly maps; all maps share one colour scale.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        maps: (N, H, W), higher = more anomalous.
+        masks: bool (N, H, W), outlined on both rows, or None.
+        titles: N short texts, or None.
+
+    Raises:
+        ValueError, TypeError: bad images or maps, or arguments of different lengths.
+    """
+    images = check_images(images)
+    n, _, height, width = images.shape
+    maps = check_scores(maps, "maps", ndim=3)
+    if maps.shape != (n, height, width):
+        raise ValueError(f"maps: expected shape {(n, height, width)}, as the images have; got {maps.shape}")
+    titles = _check_titles(titles, n)
+    masks = None if masks is None else check_masks(masks, maps.shape)
+    figure, axes = _figure(2, n, height / width)
+    for i in range(n):
+        _show_image(axes[0, i], images[i])
+        axes[0, i].set_title(titles[i], fontsize=9)
+        heat = axes[1, i].imshow(maps[i], cmap="magma", vmin=maps.min(), vmax=maps.max())
+        for ax in axes[:, i]:
+            ax.axis("off")
+            if masks is not None:
+                _outline(ax, masks[i])
+    figure.colorbar(heat, ax=axes[1, :].tolist(), label="anomaly score", shrink=0.9)
+    return _done(figure)
+
+
+def score_histogram(
+    scores: object, labels: object, thresholds: Mapping[str, float] | None = None, bins: int = 30
+) -> Figure:
+    """Draw the scores of normal and anomalous images as two histograms, with thresholds as vertical lines.
+
+    Args:
+        scores: (N,), higher = more anomalous.
+        labels: (N,), 0 normal, 1 anomalous.
+        thresholds: name to threshold, in the unit of the scores, or None.
+        bins: number of bars.
+
+    Raises:
+        ValueError, TypeError: bad scores, labels or thresholds.
+    """
+    scores = check_scores(scores)
+    labels = check_labels(labels, len(scores))
+    check_number("bins", bins, 1, whole=True)
+    figure, ax = plt.subplots(figsize=(_WIDTH * 0.75, 3.2), layout="constrained")
+    edges = np.histogram_bin_edges(scores, bins)
+    for label, name, colour, hatch in [
+        (False, "normal", NORMAL, None),
+        (True, "anomalous", ANOMALOUS, "///"),
+    ]:
+        sns.histplot(
+            x=scores[labels == label],
+            bins=edges,
+            stat="density",
+            color=colour,
+            hatch=hatch,
+            label=name,
+            ax=ax,
+            alpha=0.6,
+        )
+    styles = ["--", ":", "-.", (0, (1, 3))]
+    for i, (name, value) in enumerate((thresholds or {}).items()):
+        check_number(f"thresholds[{name!r}]", value)
+        ax.axvline(value, color="black", linestyle=styles[i % len(styles)], label=name)
+    ax.set(xlabel="anomaly score", ylabel="density")
+    ax.legend()
+    return _done(figure)
+
+
+def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
+    """Draw ROC curves, with the area under each in the legend.
+
+    Args:
+        curves: name to (scores, labels), each (N,).
+
+    Raises:
+        ValueError, TypeError: no curve, bad scores, or labels of one class only.
+    """
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}")
+    if not curves:
+        raise ValueError("curves: expected at least one name with (scores, labels), got none")
+    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    for (name, (scores, labels)), style in zip(curves.items(), _styles(len(curves)), strict=True):
+        fpr, tpr, _ = metrics.roc_curve(scores, labels)
+        ax.plot(fpr, tpr, label=f"{name}, AUROC {metrics.auroc(scores, labels):.3f}", **style)
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":", label="chance, 0.500")
+    ax.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        xlim=(-0.01, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    ax.legend(loc="lower right", fontsize=8)
+    return _done(figure)
+
+
+def _styles(n: int) -> list[dict[str, object]]:
+    colours = sns.color_palette("colorblind", max(n, 3))
+    dashes = ["-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 2))]
+    return [{"color": colours[i], "linestyle": dashes[i % len(dashes)], "linewidth": 2} for i in range(n)]
+
+
+def _figure(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+    side = min(_WIDTH / columns, 2.6)
+    size = (side * columns, rows * (side * aspect + 0.3))
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
+def _done(figure: Figure) -> Figure:
+    """Hand the figure over to the caller alone, so that a notebook shows it once and not twice."""
+    plt.close(figure)
+    return figure
+
+
+def _show_image(ax: Axes, image: object) -> None:
+    pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+
+
+def _outline(ax: Axes, mask: np.ndarray) -> None:
+    if mask.any() and not mask.all():
+        ax.contour(mask, levels=[0.5], colors=[ANOMALOUS], linewidths=1.5)
+
+
+def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:
+    titles = [""] * n if titles is None else titles
+    if len(titles) != n:
+        raise ValueError(f"titles: expected {n} texts, one an image; got {len(titles)}")
+    return titles

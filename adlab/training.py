@@ -1,0 +1,209 @@
+"""What every trained method needs: seeding, device choice, batches, and the one training loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from tqdm import tqdm
+
+from adlab._checks import as_tensor, check_images, check_number
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to compute on; "auto" is a CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: no device of that name, or none on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f'device: expected "auto", "cpu" or a device of this machine, got {device!r}'
+        ) from error
+    return chosen
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from `seed` inside the block; the caller's own state stays untouched.
+
+    Raises:
+        TypeError, ValueError: a seed that is not a non-negative integer.
+    """
+    check_number("seed", seed, 0, 2**63 - 1, whole=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def stream(
+    data: object, batch_size: int = 64, check: Callable[[object], Tensor] = check_images
+) -> Iterator[Tensor]:
+    """Run through data once, in batches that have passed the check.
+
+    Args:
+        data: a tensor, array or list of images; anything with `.images`, as an ImageSet; a torch Dataset
+            of single images; or an iterable of batches, as a DataLoader. The items of these two may be
+            tuples (image, label, …).
+        batch_size: images per batch, where the data is not batched already.
+        check: refuses bad batches, returns good ones as a tensor; by default of images.
+
+    Yields:
+        (B, …) tensors, as `check` returns them.
+
+    Raises:
+        TypeError, ValueError: data of another type, batches that the check refuses, no batch at all.
+    """
+    check_number("batch_size", batch_size, 1, whole=True)
+    empty = True
+    for batch in _batches(data, batch_size, check):
+        empty = False
+        yield batch
+    if empty:
+        raise ValueError("images: expected at least one, got an empty data set")
+
+
+def _batches(data: object, batch_size: int, check: Callable[[object], Tensor]) -> Iterator[Tensor]:
+    data = DataLoader(data, batch_size, collate_fn=_stack) if isinstance(data, Dataset) else _bare(data)
+    if isinstance(data, Tensor | np.ndarray) or (isinstance(data, list) and not _holds_batches(data)):
+        yield from check(data).split(batch_size)
+        return
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes | dict):
+        raise TypeError(
+            f"images: expected a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}"
+        )
+    for batch in data:
+        yield check(_image(batch))
+
+
+def _bare(data: object) -> object:
+    return getattr(data, "images", data)
+
+
+def _image(item: object) -> object:
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def _stack(items: list) -> Tensor:
+    """Items of a Dataset as a batch of their images; labels and masks, which may be anything, stay behind."""
+    return as_tensor("images", [_image(item) for item in items])
+
+
+def _holds_batches(data: list) -> bool:
+    """Batches have one dimension more than an image (C, H, W) or a vector (D,)."""
+    return bool(data) and getattr(_image(data[0]), "ndim", 0) in (2, 4)
+
+
+def train(
+    network: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    images: object,
+    *,
+    epochs: int,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> list[float]:
+    """Train a network with Adam, in place, and leave it in eval mode.
+
+    Args:
+        network: its parameters are trained.
+        loss: maps a batch (B, C, H, W) on the device to a scalar.
+        images: tensor or array (N, C, H, W) in [0, 1], ImageSet, Dataset, or DataLoader of images.
+        epochs: passes through the images, each in a new random order; a DataLoader keeps its own.
+        batch_size: images per step.
+        lr: Adam's step size.
+        weight_decay: Adam's L2 penalty.
+        seed: of the order of the images and of all that the loss draws.
+        device: see `resolve_device`.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the message says in which epoch.
+        TypeError, ValueError: bad images, or a number out of its range.
+    """
+    check_number("epochs", epochs, 1, whole=True)
+    check_number("lr", lr, 0, open_low=True)
+    check_number("weight_decay", weight_decay, 0)
+    device = resolve_device(device)
+    loader = _shuffled(images, batch_size)
+    optimizer = torch.optim.Adam(network.to(device).parameters(), lr=lr, weight_decay=weight_decay)
+    history = []
+    with seeded(seed), _progress(epochs) as bar:
+        for epoch in range(epochs):
+            network.train()
+            history.append(_epoch(loss, optimizer, loader, device))
+            if not np.isfinite(history[-1]):
+                raise FloatingPointError(
+                    f"loss: expected a finite value, got {history[-1]} in epoch {epoch + 1}"
+                )
+            bar.set_postfix_str(f"loss {history[-1]:.4g}", refresh=False)
+            bar.update()
+    network.eval()
+    return history
+
+
+def _shuffled(images: object, batch_size: int) -> DataLoader:
+    check_number("batch_size", batch_size, 1, whole=True)
+    if isinstance(images, DataLoader):
+        return images
+    if not isinstance(images, Dataset):
+        images = TensorDataset(check_images(_bare(images)))
+    ordered = isinstance(images, IterableDataset)
+    return DataLoader(images, batch_size, shuffle=not ordered, collate_fn=_stack)
+
+
+def _epoch(
+    loss: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader,
+    device: torch.device,
+) -> float:
+    total, count = 0.0, 0
+    for batch in stream(loader):
+        value = loss(batch.to(device))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        total, count = total + float(value.detach()) * len(batch), count + len(batch)
+    return total / count
+
+
+def _progress(epochs: int) -> tqdm:
+    """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a pipe)."""
+    in_notebook = "ipykernel" in sys.modules
+    file = _Cell() if in_notebook else sys.stderr
+    quiet = not in_notebook and not file.isatty()
+    return tqdm(total=epochs, unit="epoch", file=file, disable=quiet, leave=in_notebook, ncols=72)
+
+
+class _Cell:
+    """One line of a notebook's output, written anew each time, so that the book shows the last state only."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self.line = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.line.update({"text/plain": text.strip()}, raw=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
