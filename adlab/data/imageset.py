@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adlab._checks import check_images, check_labels, check_masks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images and what is known of them.
 
@@ -22,7 +23,8 @@ class ImageSet:
         kinds: N names, "good" for a normal image. Default: "good" or "anomaly" after the label.
 
     Raises:
-        ValueError, TypeError: an argument of another shape, type or range.
+        ValueError, TypeError: an argument of another shape, type or range, or a mask that marks
+            pixels of a normal image.
     """
 
     images: Tensor
@@ -38,6 +40,11 @@ class ImageSet:
         masks = self.masks
         if masks is not None:
             masks = torch.from_numpy(check_masks(masks, (n, height, width)))
+            marked = int(masks[labels == 0].flatten(1).any(1).sum())
+            if marked:
+                raise ValueError(
+                    f"masks: expected no marked pixel in a normal image, got {marked} such images"
+                )
         kinds = self.kinds
         if kinds is None:
             kinds = ["anomaly" if label else "good" for label in labels.tolist()]
@@ -51,9 +58,9 @@ class ImageSet:
 
     def __getitem__(self, index: object) -> ImageSet:
         """The images at `index` (a number, a slice, a list of numbers or a mask), again an ImageSet."""
-        rows = torch.arange(len(self))[index].reshape(-1)
+        rows = np.arange(len(self))[index].reshape(-1).tolist()
         masks = None if self.masks is None else self.masks[rows]
-        return ImageSet(self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows.tolist()])
+        return ImageSet(self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows])
 
     def of_kind(self, *kinds: str) -> ImageSet:
         """The images of the given kinds.
@@ -68,11 +75,12 @@ class ImageSet:
 
     def __repr__(self) -> str:
         n, channels, height, width = self.images.shape
+        size, anomalous = f"{channels}×{height}×{width}", int(self.labels.sum())
         masks = "with masks" if self.masks is not None else "no masks"
-        return f"ImageSet({n} images of {channels}×{height}×{width}, {int(self.labels.sum())} anomalous, {masks})"
+        return f"ImageSet({n} images of {size}, {anomalous} anomalous, {masks})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Splits:
     """A data set split for anomaly detection: `train` and `val` are normal only, `test` has both.
 
@@ -80,6 +88,7 @@ class Splits:
     Neyman–Pearson score (N,): no detector can beat it.
 
     Raises:
+        TypeError: a part that is no ImageSet.
         ValueError: anomalies in train or val.
     """
 
@@ -89,6 +98,10 @@ class Splits:
     optimal_score: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            part = getattr(self, name)
+            if not isinstance(part, ImageSet):
+                raise TypeError(f"{name}: expected an ImageSet, got {type(part).__name__}")
         for name in ("train", "val"):
             anomalies = int(getattr(self, name).labels.sum())
             if anomalies:
