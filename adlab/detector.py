@@ -222,7 +222,14 @@ def load_detector(path: str | os.PathLike) -> Detector:
             config = json.loads((file.metadata() or {})["adlab"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _unpack(config, tensors)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (
+        SafetensorError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        json.JSONDecodeError,
+    ) as error:
         raise ValueError(
             f"path: expected a file written by Detector.save, got {path}, which is damaged or something else"
         ) from error

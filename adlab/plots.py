@@ -74,7 +74,7 @@ def map_grid(
         raise ValueError(f"maps: expected shape {(n, height, width)}, as the images have; got {maps.shape}")
     titles = _check_titles(titles, n)
     masks = None if masks is None else check_masks(masks, maps.shape)
-    figure, axes = _figure(2, n, height / width)
+    figure, axes = _figure(2, n, height / width, bar=1.0)
     for i in range(n):
         _show_image(axes[0, i], images[i])
         axes[0, i].set_title(titles[i], fontsize=9)
@@ -83,7 +83,7 @@ def map_grid(
             ax.axis("off")
             if masks is not None:
                 _outline(ax, masks[i])
-    figure.colorbar(heat, ax=axes[1, :].tolist(), label="anomaly score", shrink=0.9)
+    figure.colorbar(heat, ax=axes, label="anomaly score", shrink=0.8, aspect=30)
     return _done(figure)
 
 
@@ -104,6 +104,9 @@ def score_histogram(
     scores = check_scores(scores)
     labels = check_labels(labels, len(scores))
     check_number("bins", bins, 1, whole=True)
+    thresholds = dict(thresholds or {})
+    for name, value in thresholds.items():
+        check_number(f"thresholds[{name!r}]", value)
     figure, ax = plt.subplots(figsize=(_WIDTH * 0.75, 3.2), layout="constrained")
     edges = np.histogram_bin_edges(scores, bins)
     for label, name, colour, hatch in [
@@ -121,8 +124,7 @@ def score_histogram(
             alpha=0.6,
         )
     styles = ["--", ":", "-.", (0, (1, 3))]
-    for i, (name, value) in enumerate((thresholds or {}).items()):
-        check_number(f"thresholds[{name!r}]", value)
+    for i, (name, value) in enumerate(thresholds.items()):
         ax.axvline(value, color="black", linestyle=styles[i % len(styles)], label=name)
     ax.set(xlabel="anomaly score", ylabel="density")
     ax.legend()
@@ -142,10 +144,11 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
         raise TypeError(f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}")
     if not curves:
         raise ValueError("curves: expected at least one name with (scores, labels), got none")
+    points = [metrics.roc_curve(scores, labels) for scores, labels in curves.values()]
+    areas = [metrics.auroc(scores, labels) for scores, labels in curves.values()]
     figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
-    for (name, (scores, labels)), style in zip(curves.items(), _styles(len(curves)), strict=True):
-        fpr, tpr, _ = metrics.roc_curve(scores, labels)
-        ax.plot(fpr, tpr, label=f"{name}, AUROC {metrics.auroc(scores, labels):.3f}", **style)
+    for name, (fpr, tpr, _), area, style in zip(curves, points, areas, _styles(len(curves)), strict=True):
+        ax.plot(fpr, tpr, label=f"{name}, AUROC {area:.3f}", **style)
     ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":", label="chance, 0.500")
     ax.set(
         xlabel="false positive rate",
@@ -164,9 +167,10 @@ def _styles(n: int) -> list[dict[str, object]]:
     return [{"color": colours[i], "linestyle": dashes[i % len(dashes)], "linewidth": 2} for i in range(n)]
 
 
-def _figure(rows: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
-    side = min(_WIDTH / columns, 2.6)
-    size = (side * columns, rows * (side * aspect + 0.3))
+def _figure(rows: int, columns: int, aspect: float, bar: float = 0.0) -> tuple[Figure, np.ndarray]:
+    """Axes for images of that aspect, and `bar` inches beside them for a colour bar."""
+    side = min((_WIDTH - bar) / columns, 2.6)
+    size = (side * columns + bar, rows * (side * aspect + 0.1) + 0.2)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 

@@ -7,6 +7,12 @@ import sys
 import textwrap
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, and not merely one that knows of notebooks."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 def show(obj: object) -> None:
     """Display the source of a function, method or class.
 
@@ -19,7 +25,7 @@ def show(obj: object) -> None:
         raise TypeError(
             f"obj: expected a function, method or class written in Python, got {obj!r}"
         ) from error
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         from IPython.display import Markdown, display
 
         display(Markdown(f"```python\n{source}\n```"))

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from tqdm import tqdm
 
 from adlab._checks import as_tensor, check_images, check_number
+from adlab.show import in_notebook
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -185,10 +186,10 @@ def _epoch(
 
 def _progress(epochs: int) -> tqdm:
     """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a pipe)."""
-    in_notebook = "ipykernel" in sys.modules
-    file = _Cell() if in_notebook else sys.stderr
-    quiet = not in_notebook and not file.isatty()
-    return tqdm(total=epochs, unit="epoch", file=file, disable=quiet, leave=in_notebook, ncols=72)
+    notebook = in_notebook()
+    file = _Cell() if notebook else sys.stderr
+    quiet = not notebook and not file.isatty()
+    return tqdm(total=epochs, unit="epoch", file=file, disable=quiet, leave=notebook, ncols=72)
 
 
 class _Cell:

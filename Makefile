@@ -1,0 +1,47 @@
+# Every verb does the set-up that it needs, in .venv; `make help` lists them.
+# PYTHON=python3.12 chooses the interpreter of a new environment, JOBS=4 the parallel workers of the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help book test serve lint stamp timings picture clean
+
+help:  ## list the verbs
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
+	while read -r verb text; do printf '  make %-8s %s\n' "$$verb" "$$text"; done
+
+# --all: every page is read again, so a warning does not vanish because its page is unchanged; results are cached.
+book: $(VENV)/.installed  ## build the book into _build/html; open _build/html/index.html
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/jupyter-book build . --all -W -n --keep-going
+	$(BIN)/python tools/check_book.py
+
+# One thread a worker: two workers of two threads each would fight for two cores.
+test: $(VENV)/.installed  ## run the tests of the package, of the project and of every notebook, offline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+serve: book  ## build the book and serve it at http://localhost:8000, with full search
+	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
+
+lint: $(VENV)/.installed  ## put code and notebooks into the common format, and report what cannot be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+stamp: $(VENV)/.installed  ## carry the address in _config.yml everywhere; strip and complete the notebooks
+	$(BIN)/python tools/stamp.py
+
+timings: $(VENV)/.installed  ## run each chapter alone; print its seconds and its peak memory
+	$(BIN)/python tools/timings.py
+
+picture: $(VENV)/.installed  ## draw the picture of the welcome page anew
+	$(BIN)/python tools/welcome.py
+
+clean:  ## remove the built book and the caches, but not the environment
+	rm -rf _build .pytest_cache .ruff_cache */.ruff_cache
+
+$(VENV)/.installed: pyproject.toml
+	@echo 'Setting up $(VENV), once: a few minutes, and a few GB for torch.'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --editable '.[book,test]'
+	touch $@

@@ -1,0 +1,511 @@
+"""The protocol of detectors: fit, score, save and load; networks and detectors inside; failures."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import adlab
+from adlab.data import ImageSet
+from adlab.detector import Detector, Localizer
+from adlab.training import train
+from adlab.vectors import KNN, Gaussian, Patchwise, PCAResidual, PixelGaussian
+
+
+def pictures(n=16, channels=1, height=8, width=6, seed=0):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+class TinyAutoencoder(Localizer):
+    """A detector of one's own, with a network, a number, a tensor and sequences."""
+
+    any_size = True
+
+    def __init__(self, width: int = 4, kernel: tuple = (3, 3), *, seed: int = 0, device: str = "auto"):
+        super().__init__(seed=seed, device=device)
+        self.width, self.kernel = width, kernel
+
+    def _fit(self, images):
+        next(self._stream(images))  # the shape, for `_build`
+        self._build()
+        self.history_ = train(self.network_, self._loss, images, epochs=2, seed=self.seed, device=self.device)
+        self.floor_ = torch.stack([self._map(batch).detach().amin() for batch in self._stream(images)]).amin()
+
+    def _build(self):
+        channels, options = self.input_shape_[0], {"padding": "same"}
+        self.network_ = nn.Sequential(
+            nn.Conv2d(channels, self.width, self.kernel, **options),
+            nn.BatchNorm2d(self.width),
+            nn.ReLU(),
+            nn.Conv2d(self.width, channels, self.kernel, **options),
+        )
+
+    def _loss(self, batch):
+        return (self.network_(batch) - batch).square().mean()
+
+    def _map(self, batch):
+        return (self.network_(batch) - batch).square().mean(1)
+
+
+class Random(Detector):
+    """A detector that draws random numbers, both to fit and to score; it has no constructor of its own."""
+
+    def _fit(self, images):
+        for batch in self._stream(images):
+            self.direction_ = torch.randn(batch[0].numel())
+
+    def _score(self, batch):
+        return batch.flatten(1) @ self.direction_ + torch.randn(len(batch))
+
+
+class Nested(Detector):
+    """A detector with one detector as an argument and two learned ones, one of them two levels deep."""
+
+    def __init__(self, detector, *, seed: int = 0, device: str = "auto"):
+        super().__init__(seed=seed, device=device)
+        self.detector = detector
+
+    def _fit(self, images):
+        batches = list(self._stream(images))
+        self.inner_ = Patchwise(TinyVectors(), 3, 2).fit(batches)
+        self.other_ = copy.copy(self.detector).fit(batches)
+
+    def _score(self, batch):
+        return self.inner_._score(batch) + self.other_._score(batch.flatten(1))
+
+
+class TinyVectors(Gaussian):
+    """A subclass of a detector of adlab."""
+
+
+DETECTORS = {
+    "gaussian": Gaussian(reg_covar=1e-3),
+    "diagonal": Gaussian("diagonal"),
+    "pixel": PixelGaussian(image_score="mean"),
+    "knn": KNN(k=2),
+    "pca": PCAResidual(n_components=3),
+    "patch-gaussian": Patchwise(Gaussian(reg_covar=0.1), patch_size=3, stride=2),
+    "patch-knn": Patchwise(KNN(k=3), 4, stride=4, image_score="mean", seed=3),
+    "patch-statistics": Patchwise(Gaussian(), 4, features="statistics"),
+    "network": TinyAutoencoder(width=3, seed=5),
+    "random": Random(),
+    "nested": Nested(KNN(k=2)),
+    "on-the-cpu": Gaussian(device="cpu"),
+}
+each = pytest.mark.parametrize("name", DETECTORS)
+
+
+def make(name):
+    """A detector of that name, not fitted."""
+    return eval(repr(DETECTORS[name]))
+
+
+def results(detector, images):
+    """All that a detector says of images."""
+    maps = [detector.anomaly_map(images)] if isinstance(detector, Localizer) else []
+    return [detector.anomaly_score(images), *maps]
+
+
+def assert_same(left, right):
+    for one, other in zip(left, right, strict=True):
+        assert torch.equal(one, other)
+
+
+# The arguments
+
+
+def test_repr_shows_what_is_not_at_its_default():
+    assert repr(Gaussian()) == "Gaussian()"
+    assert repr(Gaussian("full", 1e-6, seed=0, device="auto")) == "Gaussian()"
+    assert repr(Gaussian("diagonal", seed=3)) == "Gaussian(covariance_type='diagonal', seed=3)"
+    assert repr(Patchwise(KNN(k=2), stride=3)) == "Patchwise(detector=KNN(k=2), stride=3)"
+    assert repr(Random(seed=1)) == "Random(seed=1)"
+
+
+@each
+def test_repr_evaluates_to_the_same_detector(name):
+    detector = eval(repr(DETECTORS[name]))
+    assert type(detector) is type(DETECTORS[name])
+    assert repr(detector) == repr(DETECTORS[name])
+
+
+@each
+def test_fitting_does_not_change_the_arguments(name):
+    detector = make(name)
+    before = repr(detector)
+    assert detector.fit(pictures()) is detector
+    assert repr(detector) == before
+
+
+@each
+def test_a_detector_stands_for_itself_only(name):
+    one, other = make(name), make(name)
+    one.fit(pictures())
+    with pytest.raises(NotFittedError):
+        other.anomaly_score(pictures())
+
+
+# Fitting and scoring
+
+
+@each
+def test_unfitted_detector_refuses(name, tmp_path):
+    detector = make(name)
+    calls = [detector.anomaly_score, getattr(detector, "anomaly_map", detector.anomaly_score)]
+    for call in calls:
+        with pytest.raises(NotFittedError, match=r"expected a fitted .* got"):
+            call(pictures())
+    with pytest.raises(NotFittedError):
+        detector.save(tmp_path / "detector.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@each
+def test_scores_are_float32_on_the_cpu_and_finite(name):
+    for result in results(make(name).fit(pictures()), pictures(5, seed=1)):
+        assert result.dtype == torch.float32
+        assert result.device.type == "cpu"
+        assert not result.requires_grad
+        assert len(result) == 5
+        assert torch.isfinite(result).all()
+
+
+@each
+def test_fitting_twice_is_fitting_once(name):
+    once, twice = make(name).fit(pictures()), make(name).fit(pictures(20, seed=7)).fit(pictures())
+    assert_same(results(once, pictures(5, seed=1)), results(twice, pictures(5, seed=1)))
+    assert vars(once).keys() == vars(twice).keys()
+
+
+def test_a_fitted_detector_can_be_fitted_to_images_of_another_shape():
+    detector = Gaussian().fit(pictures()).fit(pictures(channels=3, height=5))
+    assert detector.anomaly_score(pictures(4, channels=3, height=5)).shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["network", "random"])
+def test_same_seed_same_result_another_seed_another(name):
+    kind = type(DETECTORS[name])
+    first, again, other = (
+        kind(seed=seed).fit(pictures()).anomaly_score(pictures(5, seed=1)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@each
+def test_the_result_does_not_depend_on_the_callers_random_state(name):
+    torch.manual_seed(1)
+    before = results(make(name).fit(pictures()), pictures(5, seed=1))
+    torch.manual_seed(2)
+    assert_same(before, results(make(name).fit(pictures()), pictures(5, seed=1)))
+
+
+@pytest.mark.parametrize("form", [lambda x: x, TensorDataset, lambda x: DataLoader(x, 4, shuffle=True)])
+@each
+def test_the_callers_random_state_stays_untouched(name, form):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    ours, theirs = torch.random.get_rng_state(), np.random.get_state()[1]
+    results(make(name).fit(form(pictures())), form(pictures(5, seed=1)))
+    assert torch.equal(ours, torch.random.get_rng_state())
+    np.testing.assert_array_equal(theirs, np.random.get_state()[1])
+
+
+@each
+def test_the_images_stay_untouched(name):
+    train_images, test_images = pictures(), pictures(5, seed=1)
+    results(make(name).fit(train_images), test_images)
+    assert torch.equal(train_images, pictures())
+    assert torch.equal(test_images, pictures(5, seed=1))
+
+
+@each
+def test_gradients_may_be_off_or_wanted(name):
+    with torch.inference_mode(False), torch.enable_grad():
+        images = pictures().requires_grad_()
+        assert not results(make(name).fit(images), images)[0].requires_grad
+
+
+@each
+def test_other_shapes_are_refused_and_the_detector_stays_usable(name):
+    detector = make(name).fit(pictures())
+    before = results(detector, pictures(5, seed=1))
+    bad = [pictures(channels=3), pictures()[0], pictures() + 1, pictures().flatten(1)[:, :5]]
+    bad += [] if detector.any_size else [pictures(height=9), pictures(width=7)]
+    for images in bad:
+        with pytest.raises(ValueError, match=r"images: expected .* got"):
+            detector.anomaly_score(images)
+    assert_same(before, results(detector, pictures(5, seed=1)))
+
+
+@pytest.mark.parametrize("name", ["patch-gaussian", "patch-knn", "network"])
+def test_other_sizes_are_scored_where_the_method_can(name):
+    detector = make(name).fit(pictures())
+    assert detector.anomaly_map(pictures(2, height=11, width=5)).shape == (2, 11, 5)
+
+
+def test_training_images_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"images: expected shape \(N, 1, 8, 6\), got \(2, 1, 8, 7\)"):
+        Gaussian().fit([pictures(2), pictures(2, width=7)])
+
+
+class BreaksOff(Dataset):
+    """As if the reader lost patience after the first batch."""
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, i):
+        if i > 100:
+            raise KeyboardInterrupt
+        return pictures(1)[0]
+
+
+@each
+def test_a_failed_fit_leaves_the_fitted_detector_as_it_was(name):
+    detector = make(name).fit(pictures())
+    before = results(detector, pictures(5, seed=1))
+    bad = pictures(30, seed=9)
+    bad[-1, 0, 0, 0] = torch.nan
+
+    for images, error in [(bad, ValueError), (bad.split(10), ValueError), (BreaksOff(), KeyboardInterrupt)]:
+        with pytest.raises(error):
+            detector.fit(images)
+        assert_same(before, results(detector, pictures(5, seed=1)))
+
+
+@each
+def test_a_failed_first_fit_leaves_the_detector_unfitted(name):
+    detector = make(name)
+    with pytest.raises(ValueError, match="images"):
+        detector.fit([pictures(9), pictures() * 2])
+    with pytest.raises(NotFittedError):
+        detector.anomaly_score(pictures())
+
+
+def test_the_score_of_a_localizer_comes_from_its_map():
+    images = pictures(5, seed=1)
+    detector = TinyAutoencoder().fit(pictures())
+    maps = detector.anomaly_map(images)
+    torch.testing.assert_close(detector.anomaly_score(images), maps.amax((1, 2)))
+    detector.image_score = "mean"
+    torch.testing.assert_close(detector.anomaly_score(images), maps.mean((1, 2)))
+
+
+def test_anomalous_images_of_an_image_set_are_images_like_others():
+    images = ImageSet(pictures(), labels=[0, 1] * 8)
+    assert torch.equal(KNN().fit(images).vectors_, pictures().flatten(1))
+
+
+# Saving and loading
+
+
+@each
+def test_a_loaded_detector_gives_identical_results(name, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    detector = make(name).fit(pictures())
+    detector.save(path)
+    loaded = adlab.load_detector(path)
+    assert type(loaded) is type(detector)
+    assert repr(loaded) == repr(detector)
+    assert vars(loaded).keys() == vars(detector).keys()
+    assert_same(results(detector, pictures(5, seed=1)), results(loaded, pictures(5, seed=1)))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@each
+def test_saving_twice_writes_the_same_file_and_changes_nothing(name, tmp_path):
+    detector = make(name).fit(pictures())
+    before = results(detector, pictures(5, seed=1))
+    detector.save(tmp_path / "one")
+    detector.save(str(tmp_path / "two"))
+    adlab.load_detector(str(tmp_path / "two")).save(tmp_path / "three")
+    contents = {(tmp_path / name).read_bytes() for name in ("one", "two", "three")}
+    assert len(contents) == 1
+    assert_same(before, results(detector, pictures(5, seed=1)))
+
+
+@each
+def test_a_loaded_detector_can_be_fitted_anew(name, tmp_path):
+    make(name).fit(pictures(20, seed=3)).save(tmp_path / "file")
+    loaded, fresh = adlab.load_detector(tmp_path / "file").fit(pictures()), make(name).fit(pictures())
+    assert_same(results(loaded, pictures(5, seed=1)), results(fresh, pictures(5, seed=1)))
+
+
+@each
+def test_the_file_is_safetensors_without_pickle(name, tmp_path):
+    make(name).fit(pictures()).save(tmp_path / "file")
+    assert load_file(tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    assert content[8:9] == b"{"  # the header, JSON, behind its length
+    assert content[:2] not in (b"PK", b"\x80\x04")
+
+
+def test_a_loaded_network_is_in_eval_mode(tmp_path):
+    TinyAutoencoder().fit(pictures()).save(tmp_path / "file")
+    assert not any(module.training for module in adlab.load_detector(tmp_path / "file").network_.modules())
+
+
+def test_numbers_of_numpy_and_devices_of_torch_can_be_saved(tmp_path):
+    KNN(k=np.int64(2), device=torch.device("cpu")).fit(pictures()).save(tmp_path / "file")
+    assert repr(adlab.load_detector(tmp_path / "file")) == "KNN(k=2, device='cpu')"
+
+
+def test_a_detector_of_another_device_is_loaded_where_there_is_none(tmp_path):
+    path = altered(tmp_path / "file", params={"device": "cuda:99"}, values={"input_shape_": [1, 8, 6]})
+    assert repr(adlab.load_detector(path)) == "Gaussian()"
+    assert torch.isfinite(adlab.load_detector(path).anomaly_score(pictures())).all()
+
+
+def test_an_overwritten_file_holds_the_new_detector(tmp_path):
+    KNN().fit(pictures()).save(tmp_path / "file")
+    Gaussian().fit(pictures()).save(tmp_path / "file")
+    assert isinstance(adlab.load_detector(tmp_path / "file"), Gaussian)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_the_file_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    KNN().fit(pictures()).save(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_saving_into_a_folder_that_is_missing_leaves_nothing(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"path: expected a file in an existing folder, got .*missing"
+    ):
+        KNN().fit(pictures()).save(tmp_path / "missing" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_over_a_folder_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="path: expected a file, got the folder"):
+        KNN().fit(pictures()).save(tmp_path / "folder")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize("broken", [(Path, "write_bytes"), (Path, "replace")], ids=["write", "replace"])
+def test_a_save_that_fails_leaves_the_old_file_and_no_other(broken, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    KNN().fit(pictures()).save(path)
+    old = path.read_bytes()
+
+    def full(self, *arguments):
+        self.touch()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(*broken, full)
+    with pytest.raises(OSError, match="No space"):
+        Gaussian().fit(pictures()).save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arguments_that_no_file_can_hold_are_named(tmp_path):
+    detector = Nested(KNN()).fit(pictures())
+    detector.detector = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"detector: expected .* got Linear"):
+        detector.save(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Files that are no detector
+
+
+def written(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def altered(path, **changes):
+    """A saved detector whose configuration was changed by hand."""
+    Gaussian().fit(pictures()).save(path)
+    config = {"class": "adlab.vectors.Gaussian", "params": {}, "values": {}, "detectors": {}} | changes
+    save_file(load_file(path), path, {"adlab": json.dumps(config)})
+    return path
+
+
+def truncated(path):
+    Gaussian().fit(pictures()).save(path)
+    return written(path, path.read_bytes()[:-40])
+
+
+FOREIGN = {
+    "text": lambda path: written(path, b"I am not a detector, but long enough to look like one."),
+    "empty": lambda path: written(path, b""),
+    "short": lambda path: written(path, b"\x01"),
+    "truncated": truncated,
+    "other-safetensors": lambda path: save_file({"mean_": torch.zeros(3)}, path) or path,
+    "other-metadata": lambda path: save_file({"a": torch.zeros(3)}, path, {"adlab": "{"}) or path,
+    "number-for-metadata": lambda path: save_file({"a": torch.zeros(3)}, path, {"adlab": "3"}) or path,
+    "pickle": lambda path: torch.save({"mean_": torch.zeros(3)}, path) or path,
+    "unknown-argument": lambda path: altered(path, params={"colour": "red"}),
+    "bad-argument": lambda path: altered(path, params={"reg_covar": -1}),
+    "wrong-network": lambda path: altered(
+        path, **{"class": f"{__name__}.TinyAutoencoder", "values": {"input_shape_": [1, 8, 6]}}
+    ),
+    "unknown-class": lambda path: altered(path, **{"class": "adlab.vectors.Nonsense"}),
+    "unknown-room": lambda path: altered(path, **{"class": "adlab.nonsense.Gaussian"}),
+    "no-class": lambda path: altered(path, **{"class": None}),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_files_are_refused(name, tmp_path):
+    path = FOREIGN[name](tmp_path / "file")
+    with pytest.raises(ValueError, match=r"expected .* got"):
+        adlab.load_detector(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path: expected .* got .*missing\.safetensors"):
+        adlab.load_detector(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("module", ["foreign", "adlab_foreign", "os", "antigravity"])
+def test_loading_never_imports_a_module_from_outside(module, tmp_path, monkeypatch):
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(sys.modules)
+    with pytest.raises(ValueError, match=f"known class, got {module}.Evil; import its module first"):
+        adlab.load_detector(altered(tmp_path / "file", **{"class": f"{module}.Evil"}))
+    assert set(sys.modules) == known
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "torch.nn.Linear"])
+def test_loading_never_calls_what_is_no_detector(name, tmp_path):
+    with pytest.raises(ValueError, match="known class"):
+        adlab.load_detector(altered(tmp_path / "file", **{"class": name, "params": {"command": "true"}}))
+
+
+def test_a_class_of_ones_own_does_not_take_the_place_of_one_of_adlab(tmp_path):
+    Gaussian().fit(pictures()).save(tmp_path / "file")
+
+    class Impostor(Detector):
+        pass
+
+    mine = type("Gaussian", (Impostor,), {})
+    assert type(adlab.load_detector(tmp_path / "file")) is Gaussian is not mine
+
+
+def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
+    detector = Patchwise(Gaussian("diagonal"), 3, 2).fit(pictures())
+    detector.save(tmp_path / "file")
+    script = (
+        "import sys, torch, adlab; "
+        "images = torch.rand(5, 1, 8, 6, generator=torch.Generator().manual_seed(1)); "
+        "torch.save(adlab.load_detector(sys.argv[1]).anomaly_map(images), sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "file", tmp_path / "maps"], check=True)
+    torch.testing.assert_close(torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1)))

@@ -1,0 +1,185 @@
+"""ImageSet and Splits: what a data set is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import adlab
+from adlab.data import ImageSet, Splits
+
+
+def pictures(n=6, channels=1, height=4, width=5):
+    """Each image has a brightness of its own, so that it can be told from the others."""
+    return (torch.arange(n) / n).view(n, 1, 1, 1).expand(n, channels, height, width).clone()
+
+
+def numbers(images):
+    return (images[:, 0, 0, 0] * 6).round().int().tolist()
+
+
+@pytest.fixture
+def image_set():
+    masks = torch.zeros(6, 4, 5, dtype=torch.bool)
+    masks[3:, 1:3, 1:3] = True
+    kinds = ["good", "good", "good", "hole", "bead", "hole"]
+    return ImageSet(pictures(), torch.tensor([0, 0, 0, 1, 1, 1]), masks, kinds)
+
+
+def test_defaults_are_normal_images_without_masks():
+    images = ImageSet(pictures())
+    assert images.labels.tolist() == [0] * 6
+    assert images.masks is None
+    assert images.kinds == ["good"] * 6
+
+
+def test_kinds_follow_the_labels():
+    assert ImageSet(pictures(3), labels=[0, 1, 0]).kinds == ["good", "anomaly", "good"]
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 1], (0, 1, 1), np.array([False, True, True]), torch.tensor([0.0, 1, 1])]
+)
+def test_everything_has_its_one_type(labels):
+    masks = np.zeros((3, 4, 5), dtype=np.uint8)
+    images = ImageSet(pictures(3).double().numpy(), labels, masks, kinds=("good", "a", "b"))
+    assert images.images.dtype == torch.float32
+    assert images.labels.dtype == torch.int64
+    assert images.labels.tolist() == [0, 1, 1]
+    assert images.masks.dtype == torch.bool
+    assert images.kinds == ["good", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (2, [2]),
+        (-1, [5]),
+        (np.int64(4), [4]),
+        (torch.tensor(4), [4]),
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -1), [5, 4, 3, 2, 1, 0]),
+        ([4, 0, 4], [4, 0, 4]),
+        (np.array([1, 3]), [1, 3]),
+        (torch.tensor([1, 3]), [1, 3]),
+        (torch.tensor([3]), [3]),
+        ([True, False, False, True, False, False], [0, 3]),
+        (np.arange(6) > 3, [4, 5]),
+        (torch.arange(6) > 3, [4, 5]),
+    ],
+)
+def test_indexing_takes_all_that_belongs_to_an_image(image_set, index, expected):
+    part = image_set[index]
+    assert isinstance(part, ImageSet)
+    assert len(part) == len(expected)
+    assert numbers(part.images) == expected
+    assert part.labels.tolist() == [int(i >= 3) for i in expected]
+    assert part.masks.any(2).any(1).tolist() == [i >= 3 for i in expected]
+    assert part.kinds == [image_set.kinds[i] for i in expected]
+
+
+def test_indexing_without_masks():
+    assert ImageSet(pictures())[1:3].masks is None
+
+
+def test_a_set_runs_through_its_images(image_set):
+    assert [numbers(one.images) for one in image_set] == [[i] for i in range(6)]
+
+
+@pytest.mark.parametrize("index", [6, -7, [0, 9], [True, False], "a", 1.5])
+def test_an_index_that_is_not_there_is_refused(image_set, index):
+    with pytest.raises(IndexError):
+        image_set[index]
+
+
+def test_the_empty_part_is_refused(image_set):
+    for index in ([], slice(3, 3), image_set.labels > 1):
+        with pytest.raises(ValueError, match="at least one image"):
+            image_set[index]
+
+
+def test_of_kind(image_set):
+    assert numbers(image_set.of_kind("hole").images) == [3, 5]
+    assert numbers(image_set.of_kind("good", "bead").images) == [0, 1, 2, 4]
+    assert numbers(image_set.of_kind("bead", "good").images) == [0, 1, 2, 4]
+
+
+def test_an_unknown_kind_lists_those_there_are(image_set):
+    with pytest.raises(ValueError, match=r"kinds: expected some of \['bead', 'good', 'hole'\], got 'holes'"):
+        image_set.of_kind("hole", "holes")
+
+
+def test_repr_is_one_short_line(image_set):
+    assert repr(image_set) == "ImageSet(6 images of 1×4×5, 3 anomalous, with masks)"
+    assert repr(ImageSet(pictures(2, 3))) == "ImageSet(2 images of 3×4×5, 0 anomalous, no masks)"
+
+
+def test_a_set_cannot_be_changed_by_mistake(image_set):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        image_set.labels = None
+
+
+def test_sets_can_be_compared_and_be_keys(image_set):
+    assert image_set == image_set
+    assert image_set != ImageSet(pictures())
+    assert {image_set: 1}[image_set] == 1
+
+
+def test_what_is_given_is_not_changed():
+    images, kinds = pictures(), ["good"] * 6
+    part = ImageSet(images, kinds=kinds)
+    part.kinds.append("more")
+    assert len(kinds) == 6
+    assert torch.equal(images, pictures())
+
+
+def test_a_normal_image_has_no_anomalous_pixel():
+    masks = np.zeros((3, 4, 5))
+    masks[1, 2, 2] = 1
+    ImageSet(pictures(3), [0, 1, 0], masks)
+    for labels in ([0, 0, 1], None):
+        with pytest.raises(ValueError, match=r"masks: expected .* got 1 "):
+            ImageSet(pictures(3), labels, masks)
+
+
+def test_an_anomaly_may_have_no_visible_pixel():
+    assert not ImageSet(pictures(2), [0, 1], np.zeros((2, 4, 5))).masks.any()
+
+
+# Splits
+
+
+def test_splits_hold_normal_images_for_training_and_validation(image_set):
+    splits = Splits(image_set[:2], image_set[2], image_set)
+    assert splits.optimal_score is None
+    assert "optimal" not in repr(splits)
+    for train, val, name in [(image_set, image_set[:2], "train"), (image_set[:2], image_set[2:], "val")]:
+        with pytest.raises(ValueError, match=f"{name}: expected normal images only, got 3 anomalous"):
+            Splits(train, val, image_set)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_splits_are_of_image_sets(name):
+    parts = dict.fromkeys(["train", "val", "test"], ImageSet(pictures())) | {name: pictures()}
+    with pytest.raises(TypeError, match=f"{name}: expected an ImageSet, got Tensor"):
+        Splits(**parts)
+
+
+# Names
+
+
+def test_load_lists_the_known_names():
+    with pytest.raises(ValueError, match=r"name: expected one of .*'digits'.*'mvtec-ad'.* got 'digit'"):
+        adlab.data.load("digit")
+
+
+def test_load_lists_the_known_options():
+    with pytest.raises(TypeError, match=r"options of 'digits': expected some of .*seed.* got 'sede'"):
+        adlab.data.load("digits", sede=1)
+
+
+def test_embedded_and_public_names_are_all_names():
+    assert set(adlab.data.EMBEDDED) & set(adlab.data.PUBLIC) == set()
+    assert {"nanofibres", "wafers", "textures", "digits"} <= set(adlab.data.EMBEDDED)
+    assert {"mnist", "fashion-mnist", "kmnist", "cifar10", "mvtec-ad", "btad"} <= set(adlab.data.PUBLIC)

@@ -1,0 +1,111 @@
+"""Importing adlab costs little, and brings in only what is used."""
+
+import importlib
+import json
+import pkgutil
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+import adlab
+
+HEAVY = {
+    "sphinx",
+    "jupyter",
+    "notebook",
+    "IPython",
+    "ipykernel",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "torchvision",
+}
+
+ROOMS = ["adlab", *(module.name for module in pkgutil.walk_packages(adlab.__path__, "adlab."))]
+
+
+SCRIPT = """
+import json, sys, time, torch
+seconds, modules = [], []
+for statement in ["import adlab", "from adlab import data, decision, metrics, training, vectors"]:
+    known, start = set(sys.modules), time.perf_counter()
+    exec(statement)
+    seconds.append(time.perf_counter() - start)
+    modules.extend(set(sys.modules) - known)
+print(json.dumps([*seconds, modules]))
+"""
+
+
+def run(script):
+    """What a fresh process prints, as JSON."""
+    process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Three times: seconds to import adlab, then its rooms, beside torch; and the modules that came along."""
+    return [run(SCRIPT) for _ in range(3)]
+
+
+def test_importing_adlab_costs_at_most_one_second_beside_torch(runs):
+    assert statistics.median(seconds for seconds, _, _ in runs) < 1
+
+
+def test_all_that_detectors_need_costs_at_most_one_second_beside_torch(runs):
+    assert statistics.median(sum(seconds) for *seconds, _ in runs) < 1
+
+
+def test_importing_brings_in_nothing_heavy(runs):
+    assert {name.partition(".")[0] for name in runs[0][2]} & HEAVY == set()
+
+
+def test_importing_writes_and_prints_nothing(tmp_path):
+    script = "import adlab; adlab.vectors, adlab.data"
+    process = subprocess.run(
+        [sys.executable, "-B", "-c", script], check=True, capture_output=True, cwd=tmp_path
+    )
+    assert process.stdout == process.stderr == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", [name for name in ROOMS if not name.endswith("__main__")])
+def test_every_module_imports_by_itself(module):
+    assert importlib.import_module(module).__doc__
+
+
+@pytest.mark.parametrize("name", adlab.__all__)
+def test_every_name_is_there_and_listed(name):
+    assert getattr(adlab, name) is not None
+    assert name in dir(adlab)
+
+
+def test_every_room_is_listed():
+    rooms = {name.split(".")[1] for name in ROOMS if "." in name}
+    assert {name for name in rooms if not name.startswith("_")} <= set(dir(adlab))
+
+
+def test_a_star_brings_in_all_names():
+    names = {}
+    exec("from adlab import *", names)
+    assert set(adlab.__all__) <= set(names)
+
+
+def test_show_is_the_function_whatever_was_imported():
+    assert callable(adlab.show)
+    assert importlib.import_module("adlab.show").show is adlab.show
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'adlab' has no attribute 'nonsense'"):
+        _ = adlab.nonsense
+    with pytest.raises(ImportError):
+        exec("from adlab import nonsense", {})
+
+
+def test_version():
+    from importlib.metadata import version
+
+    assert adlab.__version__ == version("adlab")

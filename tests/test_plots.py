@@ -1,0 +1,177 @@
+"""Figures: each is handed over once, and holds what it is said to hold."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+
+from adlab import metrics, plots
+
+RNG = np.random.default_rng(0)
+SCORES = np.concatenate([RNG.normal(0, 1, 60), RNG.normal(3, 1, 40)])
+LABELS = np.repeat([0, 1], [60, 40])
+
+
+def pictures(n, channels=1, height=8, width=6):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def squares(n, height=8, width=6):
+    masks = torch.zeros(n, height, width, dtype=torch.bool)
+    masks[1:, 2:5, 2:4] = True
+    return masks
+
+
+FIGURES = {
+    "grid": lambda: plots.image_grid(pictures(5)),
+    "coloured-grid": lambda: plots.image_grid(pictures(2, 3), ["one", "two"], squares(2), columns=1),
+    "maps": lambda: plots.map_grid(pictures(3), pictures(3)[:, 0], squares(3), ["a", "b", "c"]),
+    "one-map": lambda: plots.map_grid(pictures(1), np.zeros((1, 8, 6))),
+    "histogram": lambda: plots.score_histogram(SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}),
+    "one-class-histogram": lambda: plots.score_histogram(SCORES[:60], LABELS[:60]),
+    "constant-histogram": lambda: plots.score_histogram([2.0, 2.0], [0, 1]),
+    "roc": lambda: plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, LABELS)}),
+    "many-roc": lambda: plots.roc({f"method {i}": (SCORES + i, LABELS) for i in range(12)}),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_handed_over_and_not_left_open(name):
+    plt.close("all")
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert plt.get_fignums() == []
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=50)
+    assert np.asarray(plt.imread(io.BytesIO(file.getvalue())))[..., :3].std() > 0.01  # not blank
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_fits_the_page(name):
+    width, height = FIGURES[name]().get_size_inches()
+    assert 0 < width <= 8
+    assert 0 < height <= 12
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: plots.image_grid(pictures(2), titles=["one"]),
+        lambda: plots.map_grid(pictures(2), pictures(3)[:, 0]),
+        lambda: plots.score_histogram(SCORES, LABELS, {"a": np.nan}),
+        lambda: plots.roc({"one": (SCORES, LABELS), "other": (SCORES, LABELS * 0)}),
+    ],
+)
+def test_bad_input_leaves_no_figure_open(call):
+    plt.close("all")
+    with pytest.raises(ValueError, match="expected"):
+        call()
+    assert plt.get_fignums() == []
+
+
+def shown(figure):
+    return [ax for ax in figure.axes if ax.images]
+
+
+@pytest.mark.parametrize(
+    ("n", "columns", "shape"), [(1, 6, (1, 1)), (5, 2, (3, 2)), (6, 6, (1, 6)), (7, 6, (2, 6))]
+)
+def test_image_grid_has_a_place_for_each_image(n, columns, shape):
+    figure = plots.image_grid(pictures(n), columns=columns)
+    assert len(figure.axes) == shape[0] * shape[1]
+    assert figure.axes[0].get_subplotspec().get_gridspec().get_geometry() == shape
+    assert len(shown(figure)) == n
+    assert not any(ax.axison for ax in figure.axes)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_shows_the_very_pixels_on_the_full_scale(channels):
+    images = pictures(3, channels) * 0.2 + 0.3
+    for ax, image in zip(shown(plots.image_grid(images)), images, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image.permute(1, 2, 0).squeeze(-1))
+        if channels == 1:
+            assert ax.images[0].get_clim() == (0, 1)
+
+
+def outlines(ax):
+    return [artist for artist in ax.get_children() if isinstance(artist, ContourSet)]
+
+
+def test_image_grid_has_titles_and_outlines():
+    figure = plots.image_grid(pictures(3), ["a", "b", "c"], squares(3))
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c"]
+    assert [len(outlines(ax)) for ax in figure.axes] == [0, 1, 1]
+
+
+def test_an_outline_goes_round_the_anomaly():
+    [_, ax] = plots.image_grid(pictures(2), masks=squares(2)).axes
+    [outline] = outlines(ax)
+    x, y = outline.get_paths()[0].vertices.T
+    assert (x.min(), x.max(), y.min(), y.max()) == (1.5, 3.5, 1.5, 4.5)
+
+
+def test_map_grid_has_images_above_maps_and_one_colour_bar():
+    maps = pictures(3)[:, 0].numpy() * np.array([1, 2, 5]).reshape(3, 1, 1) - 1
+    figure = plots.map_grid(pictures(3), maps, squares(3), ["a", "b", "c"])
+    axes = shown(figure)
+    assert len(axes) == 6
+    [bar] = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    assert bar.get_ylabel() == "anomaly score"
+    assert [ax.get_title() for ax in axes[:3]] == ["a", "b", "c"]
+    for ax, heat in zip(axes[3:], maps, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), heat)
+        assert ax.images[0].get_clim() == (maps.min(), maps.max())
+    assert [len(outlines(ax)) for ax in axes] == [0, 1, 1] * 2
+
+
+def test_score_histogram_tells_the_classes_apart_without_colour():
+    figure = plots.score_histogram(SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}, bins=20)
+    [ax] = figure.axes
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(texts) == ["3 sigma", "5 %", "anomalous", "normal"]
+    bars = {group.get_label(): group for group in ax.containers}
+    assert {name: len(group) for name, group in bars.items()} == {"normal": 20, "anomalous": 20}
+    edges = [[bar.get_x() for bar in group] for group in bars.values()]
+    np.testing.assert_allclose(*edges)  # the same bins, or heights could not be compared
+    assert {group.patches[0].get_hatch() for group in bars.values()} == {None, "///"}
+    for name, colour in [("normal", plots.NORMAL), ("anomalous", plots.ANOMALOUS)]:
+        assert bars[name].patches[0].get_facecolor()[:3] == to_rgb(colour)
+        assert sum(bar.get_width() * bar.get_height() for bar in bars[name]) == pytest.approx(1)
+    assert [line.get_xdata()[0] for line in ax.lines] == [2.9, 1.7]
+    assert len({line.get_linestyle() for line in ax.lines}) == 2
+    assert ax.get_xlabel() == "anomaly score"
+
+
+def test_a_threshold_beyond_the_scores_is_in_sight():
+    [ax] = plots.score_histogram(SCORES, LABELS, {"far": 50}).axes
+    assert ax.get_xlim()[1] >= 50
+
+
+def test_roc_curves_are_those_of_the_metrics():
+    figure = plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, torch.from_numpy(LABELS))})
+    [ax] = figure.axes
+    assert len(ax.lines) == 3
+    fpr, tpr, _ = metrics.roc_curve(SCORES, LABELS)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), fpr)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), tpr)
+    area = metrics.auroc(SCORES, LABELS)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == [f"one, AUROC {area:.3f}", f"other, AUROC {1 - area:.3f}", "chance, 0.500"]
+
+
+def test_roc_curves_can_be_told_apart_without_colour():
+    [ax] = plots.roc({f"method {i}": (SCORES, LABELS) for i in range(5)}).axes
+    assert len({str(line._dash_pattern) for line in ax.lines[:-1]}) == 5
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_settings_of_the_reader_stay_untouched(name):
+    before = dict(plt.rcParams)
+    FIGURES[name]()
+    assert dict(plt.rcParams) == before

@@ -1,0 +1,345 @@
+"""The frame of the project: its settings agree with each other, and its tools do what they say."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tools import check_book, stamp
+
+ROOT = Path(__file__).parents[1]
+REQUIRED = {
+    "jupyter",
+    "jupyter-book",
+    "torch",
+    "torchvision",
+    "matplotlib",
+    "seaborn",
+    "scikit-learn",
+    "nbval",
+}
+# What Colab ships: the set-up cell installs adlab without its dependencies, so these must be enough.
+COLAB = {
+    "matplotlib",
+    "numpy",
+    "safetensors",
+    "scikit-image",
+    "scikit-learn",
+    "scipy",
+    "seaborn",
+    "torch",
+    "torchvision",
+    "tqdm",
+}
+VERBS = ["book", "test", "help", "lint", "stamp"]
+ACTIONS = {"checkout", "setup-python", "upload-pages-artifact", "deploy-pages"}
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def load(name):
+    return yaml.safe_load(read(name))
+
+
+def array(key):
+    """Return an array of strings of pyproject.toml; Python 3.10 has no reader of TOML of its own."""
+    body = re.search(rf"^{re.escape(key)} = \[(.*?)\]$", read("pyproject.toml"), re.MULTILINE | re.DOTALL)[1]
+    return re.findall(r'"([^"]*)"', body)
+
+
+@pytest.fixture(scope="module")
+def requirements():
+    return [Requirement(text) for key in ("dependencies", "book", "test") for text in array(key)]
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A built book of one page without faults."""
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    page = tmp_path / "_build" / "html" / "book" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<html><body><article><p>Text.</p></article></body></html>")
+    assert check_book.check(tmp_path) == []
+    return tmp_path
+
+
+# Dependencies
+
+
+def test_required_packages_are_named(requirements):
+    assert {each.name for each in requirements} >= REQUIRED
+
+
+def test_dependencies_are_ranges(requirements):
+    for each in requirements:
+        operators = {part.operator for part in each.specifier}
+        assert operators <= {">=", "<"}, each
+        assert each.url is None
+
+
+def test_nothing_replaces_what_colab_ships(requirements):
+    assert {Requirement(text).name for text in array("dependencies")} <= COLAB
+    bounded = {each.name for each in requirements if any(part.operator == "<" for part in each.specifier)}
+    assert not bounded & COLAB
+
+
+def test_conda_environment_installs_what_pyproject_names():
+    python, pip, by_pip = load("environment.yml")["dependencies"]
+    supported = re.search(r'^requires-python = "(.*)"$', read("pyproject.toml"), re.MULTILINE)[1]
+    assert python == f"python{supported}"
+    assert pip == "pip"
+    assert by_pip == {"pip": ["-e .[book,test]"]}
+
+
+def test_make_and_pages_install_the_same_extras():
+    assert "'.[book,test]'" in read("Makefile")
+    assert '".[book,test]"' in read("book/using.md")
+
+
+# Table of contents
+
+
+def test_contents_name_files_that_exist():
+    for page in check_book.pages_of(load("_toc.yml")):
+        assert [path for path in ROOT.glob(f"{page}.*") if path.suffix in {".md", ".ipynb"}], page
+
+
+def test_every_chapter_and_page_is_in_the_contents():
+    pages = list(check_book.pages_of(load("_toc.yml")))
+    files = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/*.md")]
+    assert sorted(pages) == sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in files)
+
+
+def test_chapters_are_numbered_as_in_the_contents():
+    chapters = [page for page in check_book.pages_of(load("_toc.yml")) if page.startswith("notebooks/")]
+    assert [int(Path(page).name[:2]) for page in chapters] == list(range(1, len(chapters) + 1))
+
+
+# The address
+
+
+def test_address_is_stamped_everywhere(tmp_path):
+    """Give a copy of the project another address: after stamping, nothing remembers the old one."""
+    for name in ["README.md", "CITATION.cff", "pyproject.toml", "_config.yml"]:
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in ["book", "notebooks"]:
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    old, _ = stamp.repository(ROOT)
+    config = read("_config.yml").replace(old, "https://github.com/Someone/her-course")
+    (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
+
+    stamp.stamp(tmp_path)
+    texts = [path for pattern in ("*.*", "book/*.md", "notebooks/*.ipynb") for path in tmp_path.glob(pattern)]
+    slug = old.removeprefix(stamp.GITHUB)
+    assert not [path for path in texts if slug in path.read_text(encoding="utf-8")]
+    assert not [path for path in texts if stamp.site(old) in path.read_text(encoding="utf-8")]
+    assert stamp.stamp(tmp_path) == []
+
+
+def test_nothing_is_left_to_stamp(tmp_path):
+    url, _ = stamp.repository(ROOT)
+    assert f'Repository = "{url}"' in read("pyproject.toml")
+    assert f'Homepage = "{stamp.site(url)}"' in read("pyproject.toml")
+    citation = load("CITATION.cff")
+    assert citation["repository-code"] == url
+    assert citation["url"] == stamp.site(url)
+    assert url in read("README.md")
+
+
+def test_no_other_address_of_the_project():
+    url, _ = stamp.repository(ROOT)
+    name = url.rsplit("/", 1)[1]
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("adlab/**/*.py")]:
+        for found in re.findall(rf"https://github\.com/[\w.-]+/{name}\b", path.read_text(encoding="utf-8")):
+            assert found == url, path
+
+
+def test_address_must_be_of_github(tmp_path):
+    (tmp_path / "_config.yml").write_text("repository: {url: 'https://example.org/x', branch: main}")
+    with pytest.raises(ValueError, match=r"repository\.url in _config\.yml must be .* got 'https://example"):
+        stamp.repository(tmp_path)
+
+
+# Licence, citation, README
+
+
+def test_licences():
+    assert "MIT License" in read("LICENSE")
+    assert "https://creativecommons.org/licenses/by/4.0/legalcode" in read("LICENSE-text")
+    assert 'license = "MIT"' in read("pyproject.toml")
+    assert load("CITATION.cff")["license"] == ["MIT", "CC-BY-4.0"]
+
+
+def test_version_is_the_same_everywhere():
+    version = re.search(r'^version = "(.*)"$', read("pyproject.toml"), re.MULTILINE)[1]
+    assert f'__version__ = "{version}"' in read("adlab/__init__.py")
+    assert str(load("CITATION.cff")["version"]) == version
+
+
+def test_readme_names_the_two_commands():
+    assert {"make book", "make test"} <= set(re.findall(r"make \w+", read("README.md")))
+
+
+# Continuous integration
+
+
+def test_ci_runs_the_two_commands_and_stops_at_a_failure():
+    script = read(".ci/run")
+    commands = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "make test", "make book"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_ci_fails_when_a_command_fails(tmp_path):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    (tmp_path / "Makefile").write_text("test:\n\tfalse\nbook:\n\ttouch built\n")
+    assert subprocess.run([tmp_path / ".ci" / "run"], capture_output=True).returncode != 0
+    assert not (tmp_path / "built").exists()
+
+
+@pytest.mark.parametrize("name", ["test", "publish"])
+def test_workflows_use_official_actions_only(name):
+    workflow = load(f".github/workflows/{name}.yml")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    used = [re.fullmatch(r"actions/([\w-]+)@v\d+", step["uses"]) for step in steps if "uses" in step]
+    assert all(used)
+    assert {match[1] for match in used} <= ACTIONS
+
+
+def test_workflow_tests_oldest_and_newest_python():
+    workflow = load(".github/workflows/test.yml")
+    assert {"push", "pull_request"} <= set(workflow[True])  # YAML reads the key `on` as true
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
+    listed = [text.rsplit(" ", 1)[1] for text in array("classifiers")]
+    assert tested == [listed[0], listed[-1]]
+    assert f'requires-python = ">={tested[0]}"' in read("pyproject.toml")
+
+
+def test_workflow_publishes_from_main():
+    workflow = load(".github/workflows/publish.yml")
+    assert workflow[True]["push"]["branches"] == [load("_config.yml")["repository"]["branch"]]
+    assert workflow["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
+# make, and the settings of the book
+
+
+def test_help_lists_the_verbs_and_is_the_default():
+    outputs = [
+        subprocess.run(["make", *verb], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for verb in ([], ["help"])
+    ]
+    assert outputs[0] == outputs[1]
+    assert set(VERBS) <= set(re.findall(r"^  make (\w+)", outputs[0], re.MULTILINE))
+
+
+def test_book_stops_at_failing_cells_and_warnings():
+    config = load("_config.yml")
+    assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
+    assert config["execute"]["allow_errors"] is False
+    assert config["execute"]["stderr_output"] == "error"
+    book = read("Makefile").split("\nbook:")[1].split("\n\n")[0]
+    assert "jupyter-book build . --all -W -n --keep-going" in book
+    assert "tools/check_book.py" in book
+
+
+def test_book_is_not_stale_after_a_change_in_the_package(tmp_path):
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    import fresh
+
+    (tmp_path / "adlab").mkdir()
+    source = tmp_path / "adlab" / "metrics.py"
+    digests = []
+    for text in ["a = 1\n", "a = 2\n", "a = 1\n"]:
+        source.write_text(text)
+        digests.append(fresh.digest(tmp_path))
+    source.unlink()
+    assert digests[0] == digests[2]
+    assert len({*digests, fresh.digest(tmp_path)}) == 3
+
+
+# tools/check_book.py
+
+
+FAULTS = {
+    '<script src="https://cdn.example.org/x.js"></script>': "fetches https://cdn.example.org/x.js",
+    '<link rel="stylesheet" href="//fonts.example.org/x.css">': "from the network",
+    '<link rel="preconnect" href="https://fonts.example.org">': "from the network",
+    '<img src="http://example.org/x.png" alt="A picture with words enough">': "from the network",
+    '<iframe src="https://example.org/"></iframe>': "from the network",
+    "<style>@font-face {src: url('https://example.org/x.woff')}</style>": "a style fetches",
+    '<p style="background: url(https://example.org/x.png)">': "a style fetches",
+    '<script src="../_static/gone.js"></script>': "which was not built",
+    '<img src="data:image/png;base64,A" alt="short">': "too short",
+    '<img src="data:image/png;base64,A" alt="a_name_of_a_file_for_a_picture.png">': "too short",
+}
+HARMLESS = [
+    '<a href="https://example.org/">link</a>',
+    '<link rel="canonical" href="https://example.org/">',
+    '<link rel="next" title="Next" href="elsewhere.html">',
+    '<img src="data:image/png;base64,A,B" alt="A picture with words enough">',
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_book_finds(built, fault):
+    page = built / "_build" / "html" / "book" / "index.html"
+    page.write_text(f"<html><body><article>{fault}</article></body></html>")
+    (complaint,) = check_book.check(built)
+    assert "index.html" in complaint
+    assert FAULTS[fault] in complaint
+
+
+@pytest.mark.parametrize("harmless", HARMLESS)
+def test_check_book_lets_pass(built, harmless):
+    page = built / "_build" / "html" / "book" / "index.html"
+    page.write_text(f"<html><body><article>{harmless}</article></body></html>")
+    assert check_book.check(built) == []
+
+
+def test_check_book_finds_missing_and_empty_pages(built):
+    contents = "format: jb-book\nroot: book/index\nparts:\n- chapters:\n  - file: notebooks/01\n"
+    (built / "_toc.yml").write_text(contents)
+    assert "notebooks/01: named in _toc.yml" in check_book.check(built)[0]
+    (built / "_build" / "html" / "book" / "index.html").write_text("<html></html>")
+    assert len(check_book.check(built)) == 2
+
+
+def test_check_book_finds_fonts_of_style_sheets(built):
+    (built / "_build" / "html" / "x.css").write_text("@import url(https://fonts.example.org/x.css);")
+    assert "x.css: fetches https://fonts.example.org/x.css" in check_book.check(built)[0]
+
+
+def test_check_book_fails_as_a_command(built):
+    command = [sys.executable, ROOT / "tools" / "check_book.py", built]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    (built / "_build" / "html" / "book" / "index.html").unlink()
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+# Style of the code
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_code_and_notebooks_are_in_the_common_style(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_nothing_big_is_committed():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sizes = [(ROOT / name).stat().st_size for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
+    assert sum(sizes) < 25e6

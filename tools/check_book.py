@@ -1,0 +1,128 @@
+"""Check the built book: every page is there, it reads without a network, and every picture has words.
+
+Usage: python tools/check_book.py [root]
+"""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+# The attributes by which a page makes a browser fetch something, by tag.
+FETCHED = {
+    "audio": ["src"],
+    "embed": ["src"],
+    "iframe": ["src"],
+    "img": ["src", "srcset"],
+    "input": ["src"],
+    "link": ["href"],
+    "object": ["data"],
+    "script": ["src"],
+    "source": ["src", "srcset"],
+    "track": ["src"],
+    "video": ["src", "poster"],
+}
+# Links that are only a remark about the page: a browser does not follow them.
+REMARKS = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search"}
+EXTERNAL = re.compile(r"^([a-z]+:)?//", re.IGNORECASE)
+EXTERNAL_IN_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
+SHORTEST_ALT = 20
+
+
+class Page(HTMLParser):
+    """What one page fetches, and the text alternatives of the pictures in its article."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.alts, self.styles = [], [], []
+        self.in_article = self.in_style = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        """Note what the tag fetches."""
+        attrs = {name: value or "" for name, value in attrs}
+        self.in_article |= tag == "article"
+        self.in_style = tag == "style"
+        self.styles.append(attrs.get("style", ""))
+        if tag == "img" and self.in_article:
+            self.alts.append((attrs.get("src", ""), attrs.get("alt", "")))
+        if tag == "link" and set(attrs.get("rel", "").split()) <= REMARKS:
+            return
+        values = [attrs[name] for name in FETCHED.get(tag, []) if attrs.get(name)]
+        self.fetched += [part.split()[0] for value in values for part in self.parts(value)]
+
+    def handle_endtag(self, tag):
+        """Note that a style sheet or the article ends."""
+        self.in_style &= tag != "style"
+        self.in_article &= tag != "article"
+
+    def handle_data(self, data):
+        """Keep the text of style sheets inside the page."""
+        if self.in_style:
+            self.styles.append(data)
+
+    @staticmethod
+    def parts(value):
+        """Split a srcset into its addresses; leave data: addresses, which hold commas, alone."""
+        return [value] if value.startswith("data:") else [part for part in value.split(",") if part.strip()]
+
+
+def pages_of(toc):
+    """Yield the pages that a table of contents names, in reading order."""
+    for key in ("root", "file"):
+        if key in toc:
+            yield toc[key]
+    for key in ("parts", "chapters", "sections", "subtrees", "entries"):
+        for child in toc.get(key, []):
+            yield from pages_of(child)
+
+
+def missing_pages(root, html):
+    """Complain of pages in `_toc.yml` that were not built."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    for name in pages_of(toc):
+        path = html / f"{re.sub(r'[.](md|ipynb)$', '', name)}.html"
+        if not path.is_file() or "<article" not in path.read_text(encoding="utf-8"):
+            yield f"{name}: named in _toc.yml, but {path.relative_to(root)} was not built"
+
+
+def faults_of_page(path, html):
+    """Complain of what a page fetches from elsewhere or does not find, and of pictures without words."""
+    page, name = Page(path.read_text(encoding="utf-8")), path.relative_to(html)
+    for address in page.fetched:
+        local = unquote(urlsplit(address).path)
+        if EXTERNAL.match(address):
+            yield f"{name}: fetches {address} from the network"
+        elif local and not address.startswith("data:") and not (path.parent / local).is_file():
+            yield f"{name}: fetches {address}, which was not built"
+    for found in EXTERNAL_IN_STYLE.findall(" ".join(page.styles)):
+        yield f"{name}: a style fetches {found} from the network"
+    for source, alt in page.alts:
+        if len(alt) < SHORTEST_ALT or alt.endswith((".png", ".svg", ".jpg")):
+            yield f"{name}: {source} has the text alternative {alt!r}, too short to replace the picture"
+
+
+def faults_of_styles(html):
+    """Complain of style sheets that fetch fonts or pictures from elsewhere."""
+    for path in sorted(html.glob("**/*.css")):
+        for found in EXTERNAL_IN_STYLE.findall(path.read_text(encoding="utf-8", errors="replace")):
+            yield f"{path.relative_to(html)}: fetches {found} from the network"
+
+
+def check(root):
+    """Return all complaints about the book built under `root`."""
+    html = root / "_build" / "html"
+    pages = sorted(html.glob("**/*.html"))
+    pages = [path for path in pages if "_static" not in path.relative_to(html).parts]
+    faults = [*missing_pages(root, html), *faults_of_styles(html)]
+    return faults + [fault for path in pages for fault in faults_of_page(path, html)]
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    if faults := check(root):
+        sys.exit("\n".join(["The built book has faults:", *faults]))
+    print("The built book is whole: every page is there, and none fetches anything from the network.")

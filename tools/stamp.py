@@ -1,0 +1,157 @@
+"""Write what is the same everywhere: the repository's address, and the first cells and metadata of notebooks.
+
+The address has one home, `repository` in `_config.yml`. This script carries it into the badge and set-up
+cells of the notebooks, `pyproject.toml`, `CITATION.cff`, `README.md` and the pages of `book/`, and brings
+the notebooks into the form in which they are committed: no outputs, no traces of editors. Running it twice
+changes nothing the second time.
+
+Usage: python tools/stamp.py [root]
+"""
+
+import copy
+import re
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import nbformat
+import yaml
+
+BADGE = "**[Open in Colab](https://colab.research.google.com/github/{slug}/blob/{branch}/notebooks/{name})**"
+
+SETUP = """\
+# @title Set-up: installs adlab in Colab, does nothing elsewhere
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and not importlib.util.find_spec("adlab"):
+    %pip install -q --no-deps "git+{url}\""""
+
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # folds the code in Colab and in JupyterLab
+NOTEBOOK_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+GITHUB = "https://github.com/"
+
+
+def repository(root):
+    """Return the address and the branch that `_config.yml` gives, the address without a slash at its end."""
+    settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    url = settings["url"].rstrip("/")
+    if not re.fullmatch(re.escape(GITHUB) + r"[\w.-]+/[\w.-]+", url):
+        raise ValueError(f"repository.url in _config.yml must be {GITHUB}OWNER/NAME, got {url!r}")
+    return url, settings["branch"]
+
+
+def site(url):
+    """Return the address under which GitHub Pages serves the book of the repository at `url`."""
+    owner, name = url.removeprefix(GITHUB).split("/")
+    return f"https://{owner.lower()}.github.io/{name}"
+
+
+def badge(url, branch, name):
+    """Return the source of the badge cell of the notebook called `name`."""
+    return BADGE.format(slug=url.removeprefix(GITHUB), branch=branch, name=name)
+
+
+def setup(url):
+    """Return the source of the set-up cell."""
+    return SETUP.format(url=url)
+
+
+def is_badge(cell):
+    """Tell whether a cell is a badge, of this address or of an older one."""
+    return cell.cell_type == "markdown" and cell.source.startswith("**[Open in Colab](")
+
+
+def is_setup(cell):
+    """Tell whether a cell is the set-up cell, as it is now or as it was."""
+    return cell.cell_type == "code" and "setup" in cell.metadata.get("tags", [])
+
+
+def cell_metadata(cell):
+    """Return the metadata that a cell is committed with."""
+    tags = list(cell.metadata.get("tags", []))
+    folded = "setup" in tags or "solution" in tags
+    if folded and "hide-cell" not in tags:
+        tags.append("hide-cell")
+    kept = {"tags": tags} if tags else {}
+    if "mystnb" in cell.metadata:
+        kept["mystnb"] = cell.metadata["mystnb"]
+    return nbformat.from_dict(kept | (copy.deepcopy(FOLDED) if folded else {}))
+
+
+def notebook(source, url, branch, name):
+    """Return a notebook in the form in which it is committed."""
+    result = copy.deepcopy(source)
+    title, *rest = result.cells
+    old = {"badge": next(filter(is_badge, rest), None), "setup": next(filter(is_setup, rest), None)}
+    rest = [cell for cell in rest if not (is_badge(cell) or is_setup(cell))]
+    first = [
+        nbformat.v4.new_markdown_cell(badge(url, branch, name), id="badge"),
+        nbformat.v4.new_code_cell(setup(url), id="setup", metadata={"tags": ["setup"]}),
+    ]
+    for cell, was in zip(first, old.values(), strict=True):
+        cell.id = was.id if was else cell.id
+    result.cells = [title, *first, *rest]
+    result.metadata = nbformat.from_dict(copy.deepcopy(NOTEBOOK_METADATA))
+    result.nbformat, result.nbformat_minor = 4, 5
+
+    seen = set()
+    for cell in result.cells:
+        cell.metadata = cell_metadata(cell)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if cell.get("id") in seen | {None}:
+            cell.id = uuid4().hex[:8]
+        seen.add(cell.id)
+    return result
+
+
+def stamp_notebook(path, url, branch):
+    """Bring one notebook into its committed form; tell whether its file changed."""
+    before = path.read_text(encoding="utf-8")
+    source = nbformat.reads(before, as_version=4)
+    after = nbformat.writes(notebook(source, url, branch, path.name)) + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def stamp_text(path, addresses):
+    """Replace old addresses by new ones in a text file; tell whether it changed."""
+    before = after = path.read_text(encoding="utf-8")
+    for old, new in addresses.items():
+        after = re.sub(re.escape(old) + r"(?![\w-])", lambda _, new=new: new, after)
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def texts(root):
+    """Return the text files that carry the address."""
+    return [
+        root / "README.md",
+        root / "CITATION.cff",
+        *sorted(root.glob("book/*.md")),
+        root / "pyproject.toml",
+    ]
+
+
+def stamp(root):
+    """Stamp everything under `root`; return the files that changed."""
+    url, branch = repository(root)
+    # pyproject.toml remembers the address of the last stamping: it is written last.
+    was = re.search(
+        r'^Repository = "(.*)"$', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    addresses = {was[1]: url, site(was[1]): site(url)}
+    changed = [path for path in sorted(root.glob("notebooks/*.ipynb")) if stamp_notebook(path, url, branch)]
+    return changed + [path for path in texts(root) if path.exists() and stamp_text(path, addresses)]
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    for path in stamp(root):
+        print("stamped", path.relative_to(root))
