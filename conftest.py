@@ -6,5 +6,7 @@ from pathlib import Path
 
 OFFLINE = Path(__file__).parent / "tests" / "offline"
 
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])
+)
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))

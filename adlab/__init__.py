@@ -1,6 +1,8 @@
-"""adlab: anomaly detection in images, the tested implementations behind the course book.
+"""adlab: anomaly detection in images, the tested implementations behind the course
+book.
 
-A room is imported when it is first named, so `import adlab` costs little more than nothing.
+A room is imported when it is first named, so `import adlab` costs little more than
+nothing.
 """
 
 from importlib import import_module

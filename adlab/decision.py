@@ -1,10 +1,11 @@
 """Decision rules: thresholds learned from the scores of held-out normal data alone.
 
-A threshold is in the raw unit of the scores, and the verdict is `scores > threshold`. The scores must
-come from normal samples that the detector was not fitted to: those it has seen score too low.
+A threshold is in the raw unit of the scores, and the verdict is `scores > threshold`.
+The scores must come from normal samples that the detector was not fitted to: those it
+has seen score too low.
 
-Each function raises `ValueError` where the scores are not a finite, non-empty (N,), too few, or a
-number is out of its range, and `TypeError` for what is no array or no number.
+Each function raises `ValueError` where the scores are not a finite, non-empty (N,), too
+few, or a number is out of its range, and `TypeError` for what is no array or no number.
 """
 
 import math
@@ -14,16 +15,18 @@ import numpy as np
 
 from adlab._checks import check_number, check_scores
 
-ROUNDING = 1e-9  # 100 * 0.29 is 28.999999999999996 in floating point, and must count as 29
+# 100 * 0.29 is 28.999999999999996 in floating point, and must count as 29
+ROUNDING = 1e-9
 
 
 def quantile_threshold(scores: object, fpr: float) -> float:
-    """The threshold that a new normal sample exceeds with probability at most `fpr`, in (0, 1).
+    """The threshold that a new normal sample exceeds with probability at most `fpr`, in
+    (0, 1).
 
-    It is the ceil((n + 1)(1 - fpr))-th smallest of the n normal scores (N,). As the new score is equally
-    likely to take any of the n + 1 ranks among them, the bound holds for every distribution, and for
-    every n >= 1 / fpr - 1; fewer scores raise `ValueError`.
-    Source: split conformal prediction; Vovk, Gammerman and Shafer, 2005.
+    It is the ceil((n + 1)(1 - fpr))-th smallest of the n normal scores (N,). As the new
+    score is equally likely to take any of the n + 1 ranks among them, the bound holds
+    for every distribution, and for every n >= 1 / fpr - 1; fewer scores raise
+    `ValueError`. Source: split conformal prediction; Vovk, Gammerman and Shafer, 2005.
     """
     check_number("fpr", fpr, 0, 1, open_low=True, open_high=True)
     scores = check_scores(scores)
@@ -39,8 +42,9 @@ def quantile_threshold(scores: object, fpr: float) -> float:
 def sigma_threshold(scores: object, k: float = 3) -> float:
     """Mean plus `k` standard deviations of the normal scores (N,), N >= 2; k >= 0.
 
-    For Gaussian scores k = 3 gives a false positive rate of 0.135 %. For others it promises little:
-    at most 1 / (1 + k^2), so 10 % (Cantelli's inequality, with the true mean and deviation).
+    For Gaussian scores k = 3 gives a false positive rate of 0.135 %. For others it
+    promises little: at most 1 / (1 + k^2), so 10 % (Cantelli's inequality, with the
+    true mean and deviation).
     """
     check_number("k", k, 0)
     scores = _check_several(scores)
@@ -56,14 +60,20 @@ class BootstrapThreshold(NamedTuple):
 
 
 def bootstrap_threshold(
-    scores: object, fpr: float, n_resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+    scores: object,
+    fpr: float,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> BootstrapThreshold:
-    """The (1 - fpr)-quantile of the normal scores (N,), N >= 2, and how far it can be trusted.
+    """The (1 - fpr)-quantile of the normal scores (N,), N >= 2, and how far it can be
+    trusted.
 
-    The scores are drawn anew, with replacement, `n_resamples` times. The mean of the quantiles is the
-    threshold; their percentiles bound the interval that holds a share `confidence`, in (0, 1).
-    Unlike `quantile_threshold` this guarantees nothing for few scores, but it shows the uncertainty.
-    Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13.
+    The scores are drawn anew, with replacement, `n_resamples` times. The mean of the
+    quantiles is the threshold; their percentiles bound the interval that holds a share
+    `confidence`, in (0, 1). Unlike `quantile_threshold` this guarantees nothing for few
+    scores, but it shows the uncertainty. Source: Efron and Tibshirani, An introduction
+    to the bootstrap, 1993, chapter 13.
     """
     check_number("fpr", fpr, 0, 1, open_low=True, open_high=True)
     check_number("n_resamples", n_resamples, 1, whole=True)
@@ -80,5 +90,7 @@ def bootstrap_threshold(
 def _check_several(scores: object) -> np.ndarray:
     scores = check_scores(scores)
     if len(scores) < 2:
-        raise ValueError(f"scores: expected at least 2 normal scores, got {len(scores)}")
+        raise ValueError(
+            f"scores: expected at least 2 normal scores, got {len(scores)}"
+        )
     return scores

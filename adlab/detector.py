@@ -29,12 +29,14 @@ def _name(cls: type[Detector]) -> str:
 
 
 class Detector:
-    """A background model learned from normal images, and the anomaly score it gives to any image.
+    """A background model learned from normal images, and the anomaly score it gives to
+    any image.
 
-    A detector of one's own subclasses this and writes two methods: `_fit(images)` learns, and keeps
-    what it learned in attributes that end in `_` (tensors, networks, detectors, or numbers, strings
-    and lists); `_score(batch)` maps a batch (B, C, H, W) to scores (B,), higher = more anomalous.
-    The constructor only checks and stores its arguments, under their own names.
+    A detector of one's own subclasses this and writes two methods: `_fit(images)`
+    learns, and keeps what it learned in attributes that end in `_` (tensors, networks,
+    detectors, or numbers, strings and lists); `_score(batch)` maps a batch (B, C, H, W)
+    to scores (B,), higher = more anomalous. The constructor only checks and stores its
+    arguments, under their own names.
 
     Args:
         seed: of all that is drawn at random.
@@ -59,13 +61,15 @@ class Detector:
         super().__init_subclass__(**kwargs)
         _CLASSES[_name(cls)] = cls
 
-    # -- what a user calls ------------------------------------------------------------------
+    # -- what a user calls
+    # ------------------------------------------------------------------
 
     def fit(self, images: object) -> Detector:
         """Learn from normal images.
 
         Args:
-            images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet, torch Dataset or DataLoader.
+            images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet, torch Dataset or
+                DataLoader.
 
         Returns:
             The detector itself. Should fitting fail, it stays as it was.
@@ -74,7 +78,9 @@ class Detector:
             TypeError, ValueError: images of another type, shape or range.
         """
         fresh = copy.copy(self)
-        fresh.__dict__ = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        fresh.__dict__ = {
+            name: value for name, value in vars(self).items() if not name.endswith("_")
+        }
         with seeded(self.seed):
             fresh._fit(images)
         self.__dict__ = fresh.__dict__
@@ -96,7 +102,8 @@ class Detector:
         return self._apply(self._score, images)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted detector to one safetensors file, read back by `adlab.load_detector`.
+        """Write the fitted detector to one safetensors file, read back by
+        `adlab.load_detector`.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -109,7 +116,9 @@ class Detector:
         self._check_fitted()
         path = Path(path)
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"path: expected a file in an existing folder, got {path}")
+            raise FileNotFoundError(
+                f"path: expected a file in an existing folder, got {path}"
+            )
         if path.is_dir():
             raise IsADirectoryError(f"path: expected a file, got the folder {path}")
         config, tensors = _pack(self)
@@ -124,11 +133,16 @@ class Detector:
     def __repr__(self) -> str:
         """The class with the arguments that are not at their default."""
         parameters = inspect.signature(type(self)).parameters
-        given = {name: value for name, value in self._params().items() if value != parameters[name].default}
+        given = {
+            name: value
+            for name, value in self._params().items()
+            if value != parameters[name].default
+        }
         arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"{type(self).__name__}({arguments})"
 
-    # -- what a method writes ---------------------------------------------------------------
+    # -- what a method writes
+    # ---------------------------------------------------------------
 
     def _fit(self, images: object) -> None:
         raise NotImplementedError
@@ -139,31 +153,43 @@ class Detector:
     def _build(self) -> None:
         """Make the networks anew, so that saved weights can be loaded into them."""
 
-    # -- what a method calls ----------------------------------------------------------------
+    # -- what a method calls
+    # ----------------------------------------------------------------
 
     def _stream(self, images: object) -> Iterator[Tensor]:
-        """Checked batches on the device; all must have the shape of the first image ever seen."""
+        """Checked batches on the device; all must have the shape of the first image
+        ever seen.
+        """
         device = resolve_device(self.device)
         for batch in stream(images, self.batch_size, self._check):
             shape = list(batch.shape[1:])
             if not hasattr(self, "input_shape_"):
                 self.input_shape_ = shape
             ends = 1 if self.any_size else len(shape)
-            if len(shape) != len(self.input_shape_) or shape[:ends] != self.input_shape_[:ends]:
+            if (
+                len(shape) != len(self.input_shape_)
+                or shape[:ends] != self.input_shape_[:ends]
+            ):
                 expected = ", ".join(map(str, ["N", *self.input_shape_]))
-                raise ValueError(f"images: expected shape ({expected}), got {tuple(batch.shape)}")
+                raise ValueError(
+                    f"images: expected shape ({expected}), got {tuple(batch.shape)}"
+                )
             yield batch.to(device)
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: object) -> Tensor:
         self._check_fitted()
         with torch.no_grad(), seeded(self.seed):
-            return torch.cat([function(batch).float().cpu() for batch in self._stream(images)])
+            return torch.cat(
+                [function(batch).float().cpu() for batch in self._stream(images)]
+            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "input_shape_"):
             from sklearn.exceptions import NotFittedError
 
-            raise NotFittedError(f"detector: expected a fitted one, got {self!r}; call fit(images) first")
+            raise NotFittedError(
+                f"detector: expected a fitted one, got {self!r}; call fit(images) first"
+            )
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -174,7 +200,9 @@ class Detector:
 
 
 class Localizer(Detector):
-    """A detector that also says where: it writes `_map(batch)`, (B, C, H, W) to maps (B, H, W)."""
+    """A detector that also says where: it writes `_map(batch)`, (B, C, H, W) to maps
+    (B, H, W).
+    """
 
     image_score: str = "max"
 
@@ -208,7 +236,8 @@ def load_detector(path: str | os.PathLike) -> Detector:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file of a detector, damaged, or of a class that is not known here.
+        ValueError: not a file of a detector, damaged, or of a class that is not known
+            here.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -236,35 +265,62 @@ def load_detector(path: str | os.PathLike) -> Detector:
 
 
 def _pack(detector: Detector) -> tuple[dict, dict[str, Tensor]]:
-    """A detector as JSON-able configuration and named tensors; detectors inside it come along."""
-    config = {"class": _name(type(detector)), "params": detector._params(), "values": {}, "detectors": {}}
+    """A detector as JSON-able configuration and named tensors; detectors inside it come
+    along.
+    """
+    config = {
+        "class": _name(type(detector)),
+        "params": detector._params(),
+        "values": {},
+        "detectors": {},
+    }
     tensors: dict[str, Tensor] = {}
-    learned = {name: value for name, value in vars(detector).items() if name.endswith("_")}
+    learned = {
+        name: value for name, value in vars(detector).items() if name.endswith("_")
+    }
     for name, value in (config["params"] | learned).items():
         if isinstance(value, Detector):
             config["detectors"][name], inner = _pack(value)
             config["params"].pop(name, None)
             tensors |= {f"{name}.{key}": tensor for key, tensor in inner.items()}
         elif isinstance(value, nn.Module):
-            tensors |= {f"{name}.{key}": tensor for key, tensor in value.state_dict().items()}
+            tensors |= {
+                f"{name}.{key}": tensor for key, tensor in value.state_dict().items()
+            }
         elif isinstance(value, Tensor):
             tensors[name] = value
         elif name in learned:
             config["values"][name] = value
-    return config, {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return config, {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def _unpack(config: dict, tensors: dict[str, Tensor]) -> Detector:
     def inside(name: str) -> dict[str, Tensor]:
-        return {key[len(name) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+        return {
+            key[len(name) + 1 :]: tensor
+            for key, tensor in tensors.items()
+            if key.startswith(f"{name}.")
+        }
 
-    inner = {name: _unpack(part, inside(name)) for name, part in config["detectors"].items()}
+    inner = {
+        name: _unpack(part, inside(name)) for name, part in config["detectors"].items()
+    }
     cls = _find_class(config["class"])
-    params = config["params"] | {name: part for name, part in inner.items() if name in cls._names()}
-    params = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+    params = config["params"] | {
+        name: part for name, part in inner.items() if name in cls._names()
+    }
+    params = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in params.items()
+    }
     device = _device_here(params)
     detector = cls(**params)
-    plain = {name: tensor.to(device) for name, tensor in tensors.items() if "." not in name}
+    plain = {
+        name: tensor.to(device) for name, tensor in tensors.items() if "." not in name
+    }
     vars(detector).update(config["values"] | plain | inner)
     detector._build()
     for name, value in vars(detector).items():
@@ -275,7 +331,9 @@ def _unpack(config: dict, tensors: dict[str, Tensor]) -> Detector:
 
 
 def _device_here(params: dict[str, object]) -> torch.device:
-    """The device that the detector was made for, or "auto" where this machine has none like it."""
+    """The device that the detector was made for, or "auto" where this machine has none
+    like it.
+    """
     try:
         return resolve_device(params.get("device", "auto"))
     except ValueError:
@@ -289,14 +347,20 @@ def _plain(value: object) -> object:
         return value.item()
     if isinstance(value, torch.device):
         return str(value)
-    raise TypeError(f"detector: expected arguments that a file can hold, got {type(value).__name__}")
+    raise TypeError(
+        f"detector: expected arguments that a file can hold, got {type(value).__name__}"
+    )
 
 
 def _find_class(name: str) -> type[Detector]:
-    """The class of that name: of adlab, or of a module of the reader's own that is imported already."""
+    """The class of that name: of adlab, or of a module of the reader's own that is
+    imported already.
+    """
     if name not in _CLASSES and name.startswith("adlab."):
         with contextlib.suppress(ImportError):
             importlib.import_module(name.rpartition(".")[0])
     if name not in _CLASSES:
-        raise ValueError(f"path: expected a detector of a known class, got {name}; import its module first")
+        raise ValueError(
+            f"path: expected a detector of a known class, got {name}; import its module first"
+        )
     return _CLASSES[name]

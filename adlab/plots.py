@@ -1,7 +1,8 @@
-"""Figures that several chapters draw. Each function returns a matplotlib Figure, to show, change or save.
+"""Figures that several chapters draw. Each function returns a matplotlib Figure, to
+show, change or save.
 
-Normal is blue and anomalous is orange, with another line style or hatch beside the colour, so that
-nothing is told by colour alone.
+Normal is blue and anomalous is orange, with another line style or hatch beside the
+colour, so that nothing is told by colour alone.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adlab import metrics
-from adlab._checks import check_images, check_labels, check_masks, check_number, check_scores
+from adlab._checks import (
+    check_images,
+    check_labels,
+    check_masks,
+    check_number,
+    check_scores,
+)
 
 NORMAL, ANOMALOUS = "#0173b2", "#de8f05"  # seaborn's colour-blind palette
 _WIDTH = 8.0  # inches: the width of a page of the book
 
 
 def image_grid(
-    images: object, titles: Sequence[str] | None = None, masks: object = None, columns: int = 6
+    images: object,
+    titles: Sequence[str] | None = None,
+    masks: object = None,
+    columns: int = 6,
 ) -> Figure:
     """Draw images side by side; anomalous regions are outlined where masks are given.
 
@@ -54,7 +64,10 @@ def image_grid(
 
 
 def map_grid(
-    images: object, maps: object, masks: object = None, titles: Sequence[str] | None = None
+    images: object,
+    maps: object,
+    masks: object = None,
+    titles: Sequence[str] | None = None,
 ) -> Figure:
     """Draw images above their anomaly maps; all maps share one colour scale.
 
@@ -71,14 +84,18 @@ def map_grid(
     n, _, height, width = images.shape
     maps = check_scores(maps, "maps", ndim=3)
     if maps.shape != (n, height, width):
-        raise ValueError(f"maps: expected shape {(n, height, width)}, as the images have; got {maps.shape}")
+        raise ValueError(
+            f"maps: expected shape {(n, height, width)}, as the images have; got {maps.shape}"
+        )
     titles = _check_titles(titles, n)
     masks = None if masks is None else check_masks(masks, maps.shape)
     figure, axes = _figure(2, n, height / width, bar=1.0)
     for i in range(n):
         _show_image(axes[0, i], images[i])
         axes[0, i].set_title(titles[i], fontsize=9)
-        heat = axes[1, i].imshow(maps[i], cmap="magma", vmin=maps.min(), vmax=maps.max())
+        heat = axes[1, i].imshow(
+            maps[i], cmap="magma", vmin=maps.min(), vmax=maps.max()
+        )
         for ax in axes[:, i]:
             ax.axis("off")
             if masks is not None:
@@ -88,9 +105,13 @@ def map_grid(
 
 
 def score_histogram(
-    scores: object, labels: object, thresholds: Mapping[str, float] | None = None, bins: int = 30
+    scores: object,
+    labels: object,
+    thresholds: Mapping[str, float] | None = None,
+    bins: int = 30,
 ) -> Figure:
-    """Draw the scores of normal and anomalous images as two histograms, with thresholds as vertical lines.
+    """Draw the scores of normal and anomalous images as two histograms, with thresholds
+    as vertical lines.
 
     Args:
         scores: (N,), higher = more anomalous.
@@ -141,15 +162,23 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
         ValueError, TypeError: no curve, bad scores, or labels of one class only.
     """
     if not isinstance(curves, Mapping):
-        raise TypeError(f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}")
+        raise TypeError(
+            f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}"
+        )
     if not curves:
-        raise ValueError("curves: expected at least one name with (scores, labels), got none")
+        raise ValueError(
+            "curves: expected at least one name with (scores, labels), got none"
+        )
     points = [metrics.roc_curve(scores, labels) for scores, labels in curves.values()]
     areas = [metrics.auroc(scores, labels) for scores, labels in curves.values()]
     figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
-    for name, (fpr, tpr, _), area, style in zip(curves, points, areas, _styles(len(curves)), strict=True):
+    for name, (fpr, tpr, _), area, style in zip(
+        curves, points, areas, _styles(len(curves)), strict=True
+    ):
         ax.plot(fpr, tpr, label=f"{name}, AUROC {area:.3f}", **style)
-    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":", label="chance, 0.500")
+    ax.plot(
+        [0, 1], [0, 1], color="grey", linewidth=1, linestyle=":", label="chance, 0.500"
+    )
     ax.set(
         xlabel="false positive rate",
         ylabel="true positive rate",
@@ -164,18 +193,27 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
 def _styles(n: int) -> list[dict[str, object]]:
     colours = sns.color_palette("colorblind", max(n, 3))
     dashes = ["-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 2))]
-    return [{"color": colours[i], "linestyle": dashes[i % len(dashes)], "linewidth": 2} for i in range(n)]
+    return [
+        {"color": colours[i], "linestyle": dashes[i % len(dashes)], "linewidth": 2}
+        for i in range(n)
+    ]
 
 
-def _figure(rows: int, columns: int, aspect: float, bar: float = 0.0) -> tuple[Figure, np.ndarray]:
+def _figure(
+    rows: int, columns: int, aspect: float, bar: float = 0.0
+) -> tuple[Figure, np.ndarray]:
     """Axes for images of that aspect, and `bar` inches beside them for a colour bar."""
     side = min((_WIDTH - bar) / columns, 2.6)
     size = (side * columns + bar, rows * (side * aspect + 0.1) + 0.2)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    return plt.subplots(
+        rows, columns, figsize=size, squeeze=False, layout="constrained"
+    )
 
 
 def _done(figure: Figure) -> Figure:
-    """Hand the figure over to the caller alone, so that a notebook shows it once and not twice."""
+    """Hand the figure over to the caller alone, so that a notebook shows it once and
+    not twice.
+    """
     plt.close(figure)
     return figure
 

@@ -1,4 +1,6 @@
-"""`show(obj)`: the source of a tested function inside a notebook, so that what is read is what is tested."""
+"""`show(obj)`: the source of a tested function inside a notebook, so that what is read
+is what is tested.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import textwrap
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, and not merely one that knows of notebooks."""
+    """Whether this process is the kernel of a notebook, and not merely one that knows
+    of notebooks.
+    """
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 

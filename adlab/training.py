@@ -1,4 +1,6 @@
-"""What every trained method needs: seeding, device choice, batches, and the one training loop."""
+"""What every trained method needs: seeding, device choice, batches, and the one
+training loop.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from `seed` inside the block; the caller's own state stays untouched.
+    """Draw torch's random numbers from `seed` inside the block; the caller's own state
+    stays untouched.
 
     Raises:
         TypeError, ValueError: a seed that is not a non-negative integer.
@@ -53,9 +56,9 @@ def stream(
     """Run through data once, in batches that have passed the check.
 
     Args:
-        data: a tensor, array or list of images; anything with `.images`, as an ImageSet; a torch Dataset
-            of single images; or an iterable of batches, as a DataLoader. The items of these two may be
-            tuples (image, label, …).
+        data: a tensor, array or list of images; anything with `.images`, as an
+            ImageSet; a torch Dataset of single images; or an iterable of batches, as a
+            DataLoader. The items of these two may be tuples (image, label, …).
         batch_size: images per batch, where the data is not batched already.
         check: refuses bad batches, returns good ones as a tensor; by default of images.
 
@@ -63,7 +66,8 @@ def stream(
         (B, …) tensors, as `check` returns them.
 
     Raises:
-        TypeError, ValueError: data of another type, batches that the check refuses, no batch at all.
+        TypeError, ValueError: data of another type, batches that the check refuses, no
+            batch at all.
     """
     check_number("batch_size", batch_size, 1, whole=True)
     empty = True
@@ -74,9 +78,17 @@ def stream(
         raise ValueError("images: expected at least one, got an empty data set")
 
 
-def _batches(data: object, batch_size: int, check: Callable[[object], Tensor]) -> Iterator[Tensor]:
-    data = DataLoader(data, batch_size, collate_fn=_stack) if isinstance(data, Dataset) else _bare(data)
-    if isinstance(data, Tensor | np.ndarray) or (isinstance(data, list) and not _holds_batches(data)):
+def _batches(
+    data: object, batch_size: int, check: Callable[[object], Tensor]
+) -> Iterator[Tensor]:
+    data = (
+        DataLoader(data, batch_size, collate_fn=_stack)
+        if isinstance(data, Dataset)
+        else _bare(data)
+    )
+    if isinstance(data, Tensor | np.ndarray) or (
+        isinstance(data, list) and not _holds_batches(data)
+    ):
         yield from check(data).split(batch_size)
         return
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | dict):
@@ -96,7 +108,9 @@ def _image(item: object) -> object:
 
 
 def _stack(items: list) -> Tensor:
-    """Items of a Dataset as a batch of their images; labels and masks, which may be anything, stay behind."""
+    """Items of a Dataset as a batch of their images; labels and masks, which may be
+    anything, stay behind.
+    """
     return as_tensor("images", [_image(item) for item in items])
 
 
@@ -122,8 +136,10 @@ def train(
     Args:
         network: its parameters are trained.
         loss: maps a batch (B, C, H, W) on the device to a scalar.
-        images: tensor or array (N, C, H, W) in [0, 1], ImageSet, Dataset, or DataLoader of images.
-        epochs: passes through the images, each in a new random order; a DataLoader keeps its own.
+        images: tensor or array (N, C, H, W) in [0, 1], ImageSet, Dataset, or DataLoader
+            of images.
+        epochs: passes through the images, each in a new random order; a DataLoader
+            keeps its own.
         batch_size: images per step.
         lr: Adam's step size.
         weight_decay: Adam's L2 penalty.
@@ -134,7 +150,8 @@ def train(
         The mean loss of each epoch.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite; the message says in which epoch.
+        FloatingPointError: the loss became NaN or infinite; the message says in which
+            epoch.
         TypeError, ValueError: bad images, or a number out of its range.
     """
     check_number("epochs", epochs, 1, whole=True)
@@ -142,7 +159,9 @@ def train(
     check_number("weight_decay", weight_decay, 0)
     device = resolve_device(device)
     loader = _shuffled(images, batch_size)
-    optimizer = torch.optim.Adam(network.to(device).parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(
+        network.to(device).parameters(), lr=lr, weight_decay=weight_decay
+    )
     history = []
     with seeded(seed), _progress(epochs) as bar:
         for epoch in range(epochs):
@@ -185,15 +204,21 @@ def _epoch(
 
 
 def _progress(epochs: int) -> tqdm:
-    """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a pipe)."""
+    """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a
+    pipe).
+    """
     notebook = in_notebook()
     file = _Cell() if notebook else sys.stderr
     quiet = not notebook and not file.isatty()
-    return tqdm(total=epochs, unit="epoch", file=file, disable=quiet, leave=notebook, ncols=72)
+    return tqdm(
+        total=epochs, unit="epoch", file=file, disable=quiet, leave=notebook, ncols=72
+    )
 
 
 class _Cell:
-    """One line of a notebook's output, written anew each time, so that the book shows the last state only."""
+    """One line of a notebook's output, written anew each time, so that the book shows
+    the last state only.
+    """
 
     encoding = "utf-8"
 

@@ -11,8 +11,12 @@ from sklearn.metrics import roc_auc_score
 from adlab.metrics import pixel_auroc, pro
 
 
-def maps_and_masks(n: int = 50, size: int = 224, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth random maps, float32 (N, H, W), that are higher on blobs; every fifth image is good."""
+def maps_and_masks(
+    n: int = 50, size: int = 224, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth random maps, float32 (N, H, W), that are higher on blobs; every fifth
+    image is good.
+    """
     rng = np.random.default_rng(seed)
     shape = (n, size, size)
     blobs = gaussian_filter(rng.normal(size=shape), (0, 10, 10))
@@ -34,7 +38,9 @@ def median_seconds(function: Callable[[], float], repeats: int = 7) -> float:
 
 
 def main() -> None:
-    """Print one line a function: its value, its time, and that of scikit-learn's AUROC over it."""
+    """Print one line a function: its value, its time, and that of scikit-learn's AUROC
+    over it.
+    """
     maps, masks = maps_and_masks()
     functions = {
         "adlab pro": lambda: pro(maps, masks),
@@ -45,7 +51,9 @@ def main() -> None:
     slowest = seconds["sklearn roc_auc_score"]
     print(f"{'function':24}{'value':>8}{'seconds':>9}{'faster by':>11}")
     for name, function in functions.items():
-        print(f"{name:24}{function():8.4f}{seconds[name]:9.3f}{slowest / seconds[name]:10.1f}x")
+        print(
+            f"{name:24}{function():8.4f}{seconds[name]:9.3f}{slowest / seconds[name]:10.1f}x"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The generated data sets: their contract, their exact masks, and that they come out the same everywhere."""
+"""The generated data sets: their contract, their exact masks, and that they come out
+the same everywhere.
+"""
 
 import numpy as np
 import pytest
@@ -34,9 +36,15 @@ def test_splits_hold_what_was_asked_for(data):
     splits, _ = data
     assert [len(part) for part in parts(splits)] == [3, 2, 24]
     for part in parts(splits):
-        assert part.images.shape == (len(part), 1, SIZE, SIZE) and part.images.dtype == torch.float32
+        assert (
+            part.images.shape == (len(part), 1, SIZE, SIZE)
+            and part.images.dtype == torch.float32
+        )
         assert part.images.min() >= 0 and part.images.max() <= 1
-        assert part.masks.shape == (len(part), SIZE, SIZE) and part.masks.dtype == torch.bool
+        assert (
+            part.masks.shape == (len(part), SIZE, SIZE)
+            and part.masks.dtype == torch.bool
+        )
 
 
 def test_half_of_the_test_is_anomalous_and_the_kinds_take_turns(data):
@@ -62,9 +70,15 @@ def test_no_image_occurs_twice(data):
 
 @both
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(make):
-    first, again, other = (make(size=32, n_train=2, n_val=1, n_test=2, seed=seed) for seed in (7, 7, 8))
-    for one, same, different in zip(parts(first), parts(again), parts(other), strict=True):
-        assert torch.equal(one.images, same.images) and torch.equal(one.masks, same.masks)
+    first, again, other = (
+        make(size=32, n_train=2, n_val=1, n_test=2, seed=seed) for seed in (7, 7, 8)
+    )
+    for one, same, different in zip(
+        parts(first), parts(again), parts(other), strict=True
+    ):
+        assert torch.equal(one.images, same.images) and torch.equal(
+            one.masks, same.masks
+        )
         assert not (one.images.flatten(1) == different.images.flatten(1)).all(1).any()
 
 
@@ -80,7 +94,13 @@ def test_more_images_of_one_split_leave_all_others_as_they_are(make):
 
 @both
 def test_an_odd_test_has_one_normal_image_more(make):
-    assert make(size=32, n_train=1, n_val=1, n_test=5).test.labels.tolist() == [0, 0, 0, 1, 1]
+    assert make(size=32, n_train=1, n_val=1, n_test=5).test.labels.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
 @both
@@ -96,8 +116,9 @@ def test_load_by_name(name):
     assert len(load(name, size=32, n_train=2, n_val=1, n_test=2).train) == 2
 
 
-# For seed 0 and size 64: the means of the quarters of the first training image, the share of marked pixels in
-# the test, and the mean inside. Compared with a tolerance: the last bit of a sine differs between machines.
+# For seed 0 and size 64: the means of the quarters of the first training image, the
+# share of marked pixels in the test, and the mean inside. Compared with a tolerance:
+# the last bit of a sine differs between machines.
 KNOWN = {
     nanofibres: [0.2695, 0.2152, 0.2921, 0.2861, 0.0851, 0.4628],
     wafers: [0.4087, 0.4092, 0.4092, 0.417, 0.0498, 1.0],
@@ -107,10 +128,14 @@ KNOWN = {
 @both
 def test_the_images_are_those_of_every_other_machine(make):
     splits = make(size=SIZE, **FEW)
-    quarters = splits.train.images[0].reshape(2, 32, 2, 32).mean((1, 3)).flatten().tolist()
+    quarters = (
+        splits.train.images[0].reshape(2, 32, 2, 32).mean((1, 3)).flatten().tolist()
+    )
     masks = splits.test.masks
     inside = splits.test.images[:, 0][masks].mean()
-    assert [*quarters, masks.float().mean(), inside] == pytest.approx(KNOWN[make], abs=1e-3)
+    assert [*quarters, masks.float().mean(), inside] == pytest.approx(
+        KNOWN[make], abs=1e-3
+    )
 
 
 # ---------------------------------------------------------------- nanofibres
@@ -118,7 +143,9 @@ def test_the_images_are_those_of_every_other_machine(make):
 
 def pair(kind, index=0, size=SIZE):
     """(clean, spoiled, mask) of one nanofibre picture, before the noise."""
-    return fibres_module._clean_and_spoiled(size, kind, fibres_module._streams(0, 3, index))
+    return fibres_module._clean_and_spoiled(
+        size, kind, fibres_module._streams(0, 3, index)
+    )
 
 
 @every_kind
@@ -145,10 +172,14 @@ def test_noise_leaves_the_pixels_outside_the_mask_alike(kind):
 @every_kind
 def test_less_contrast_makes_less_of_a_difference(kind):
     def picture(contrast):
-        return fibres_module._anomalous(64, kind, contrast, fibres_module._streams(0, 3, 1))[0]
+        return fibres_module._anomalous(
+            64, kind, contrast, fibres_module._streams(0, 3, 1)
+        )[0]
 
     clean = picture(0.0)
-    steps = [np.abs(picture(contrast) - clean).mean() for contrast in (0.1, 0.3, 0.6, 1.0)]
+    steps = [
+        np.abs(picture(contrast) - clean).mean() for contrast in (0.1, 0.3, 0.6, 1.0)
+    ]
     assert steps[0] > 0 and (np.diff(steps) > 0).all()
 
 
@@ -158,8 +189,12 @@ def test_the_defects_are_what_their_names_say():
         for index in range(4):
             clean, spoiled, mask = pair(kind, index, 128)
             change[kind] += (spoiled - clean)[mask].mean() / 4
-    assert change["hole"] < -0.1 and change["broken"] < -0.02  # darker: fibres are missing
-    assert change["bead"] > 0.1 and change["thick"] > 0.1  # brighter: more of a near fibre
+    assert (
+        change["hole"] < -0.1 and change["broken"] < -0.02
+    )  # darker: fibres are missing
+    assert (
+        change["bead"] > 0.1 and change["thick"] > 0.1
+    )  # brighter: more of a near fibre
 
 
 def test_fibres_are_equally_dense_everywhere():
@@ -171,7 +206,9 @@ def test_fibres_are_equally_dense_everywhere():
 def test_flanks_shine_and_deep_fibres_are_dark():
     fibres = fibres_module._draw_fibres(64, np.random.default_rng(0))
     thick = fibres_module._with(fibres, 5, radius=np.full(64, 4.0))
-    kept, added = fibres_module._profile(np.linspace(-4, 4, 9, dtype=np.float32)[None, :, None], thick)
+    kept, added = fibres_module._profile(
+        np.linspace(-4, 4, 9, dtype=np.float32)[None, :, None], thick
+    )
     across = added[5, 1:-1, 32]
     assert across[0] > across[3] and across[-1] > across[3]
     assert (kept >= 0).all() and (kept <= 1).all()
@@ -226,10 +263,19 @@ def test_without_noise_only_the_pattern_fails():
 
 def test_wafer_patterns_are_those_asked_for():
     some = wafer_patterns(3, kinds=["Ring", "good"], size=32)
-    assert some.kinds == ["Ring"] * 3 + ["good"] * 3 and some.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert some.kinds == ["Ring"] * 3 + ["good"] * 3 and some.labels.tolist() == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
     everything = wafer_patterns(4, size=32)
     assert len(everything) == 52 and set(everything.kinds) == {"good", *PATTERNS}
-    assert torch.equal(some.of_kind("Ring").images, everything.of_kind("Ring").images[:3])
+    assert torch.equal(
+        some.of_kind("Ring").images, everything.of_kind("Ring").images[:3]
+    )
 
 
 @pytest.mark.parametrize("kind", PATTERNS)
@@ -240,8 +286,13 @@ def test_the_wafers_of_a_pattern_vary_and_are_never_empty(kind):
 
 
 def test_patterns_can_be_told_apart():
-    """A nearest-neighbour classifier of radial and angular profiles beats chance by far."""
-    train, test = wafer_patterns(30, kinds=PATTERNS, seed=1), wafer_patterns(10, kinds=PATTERNS, seed=2)
+    """A nearest-neighbour classifier of radial and angular profiles beats chance by
+    far.
+    """
+    train, test = (
+        wafer_patterns(30, kinds=PATTERNS, seed=1),
+        wafer_patterns(10, kinds=PATTERNS, seed=2),
+    )
     features = [_profiles(part.images[:, 0].numpy()) for part in (train, test)]
     distances = ((features[1][:, None] - features[0][None]) ** 2).sum(-1)
     predicted = [train.kinds[i] for i in distances.argmin(1)]
@@ -250,14 +301,18 @@ def test_patterns_can_be_told_apart():
 
 
 def _profiles(images):
-    """Share of defective dies by distance from the centre, and sorted by direction: (N, 24)."""
+    """Share of defective dies by distance from the centre, and sorted by direction: (N,
+    24).
+    """
     y, x = np.mgrid[:64, :64] - 31.5
     ring = np.digitize(np.hypot(x, y) / 32, np.linspace(0, 1, 13)[1:-1])
     sector = np.digitize(np.arctan2(y, x), np.linspace(-np.pi, np.pi, 13)[1:-1])
     disc, failed = images[0] > 0, images == 1
     radial = [failed[:, disc & (ring == k)].mean(1) for k in range(12)]
     angular = [failed[:, disc & (sector == k)].mean(1) for k in range(12)]
-    return np.concatenate([np.stack(radial, 1), np.sort(np.stack(angular, 1), axis=1)], axis=1)
+    return np.concatenate(
+        [np.stack(radial, 1), np.sort(np.stack(angular, 1), axis=1)], axis=1
+    )
 
 
 @pytest.mark.parametrize(

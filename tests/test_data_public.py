@@ -1,4 +1,6 @@
-"""Public data sets and folders of images, read from small files that the tests write in the real formats."""
+"""Public data sets and folders of images, read from small files that the tests write in
+the real formats.
+"""
 
 import gzip
 import hashlib
@@ -28,7 +30,9 @@ NORMAL = {"n_val": 2, "download": False}
 
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch, tmp_path):
-    """No data of this machine's user, and a network that does not answer; `attempts` counts the calls."""
+    """No data of this machine's user, and a network that does not answer; `attempts`
+    counts the calls.
+    """
     attempts = []
 
     def refuse(*args, **kwargs):
@@ -51,7 +55,8 @@ def bytes_of(n, *shape):
 def idx(array):
     """An array of bytes in the IDX format of MNIST."""
     return (
-        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        + array.astype(np.uint8).tobytes()
     )
 
 
@@ -73,22 +78,44 @@ def write_files(folder, files):
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """CIFAR-10 with batches of 20 images, in torchvision's layout, whose check of MD5 sums knows them."""
+    """CIFAR-10 with batches of 20 images, in torchvision's layout, whose check of MD5
+    sums knows them.
+    """
     files = {}
     for i, name in enumerate([f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]):
         data = np.random.default_rng(i).integers(0, 256, (20, 3072), dtype=np.uint8)
         files[name] = pickle.dumps({"data": data, "labels": labels_of(20).tolist()})
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    names = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ]
     files["batches.meta"] = pickle.dumps({"label_names": names})
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[f, sums[f]] for f in list(files)[:5]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    monkeypatch.setattr(
+        datasets.CIFAR10, "train_list", [[f, sums[f]] for f in list(files)[:5]]
+    )
+    monkeypatch.setattr(
+        datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]]
+    )
+    meta = {
+        "filename": "batches.meta",
+        "key": "label_names",
+        "md5": sums["batches.meta"],
+    }
     monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
     return write_files(tmp_path / "cifar-10-batches-py", files)
 
 
-# ------------------------------------------------------------------------------------- one against the rest
+# -------------------------------------------------------------------------------------
+# one against the rest
 
 
 @pytest.mark.parametrize(("name", "folder"), MNIST_LIKE.items())
@@ -102,7 +129,9 @@ def test_mnist_and_kin(name, folder, tmp_path, no_download):
         (image * 255).round().to(torch.uint8).numpy().tobytes() for image in found
     )
     expected = torch.from_numpy(bytes_of(30, 28, 28))[:, None] / 255
-    torch.testing.assert_close(splits.test.images, expected)  # the test split: in order, and complete
+    torch.testing.assert_close(
+        splits.test.images, expected
+    )  # the test split: in order, and complete
     assert splits.test.labels.tolist() == [int(label != 4) for label in labels_of(30)]
     assert splits.test.masks is None
     assert no_download == []  # all was on disk, so the network was not asked
@@ -112,7 +141,12 @@ def test_classes_have_the_names_of_torchvision(tmp_path):
     write_files(tmp_path / "FashionMNIST" / "raw", mnist_files())
     splits = load("fashion-mnist", root=tmp_path, normal_class="Ankle boot", **NORMAL)
     assert splits.test.kinds[:10] == [*datasets.FashionMNIST.classes[:9], "good"]
-    number = load("fashion-mnist", root=tmp_path, normal_class=CLOTHES.index("Ankle boot"), **NORMAL)
+    number = load(
+        "fashion-mnist",
+        root=tmp_path,
+        normal_class=CLOTHES.index("Ankle boot"),
+        **NORMAL,
+    )
     assert torch.equal(splits.train.images, number.train.images)
 
 
@@ -123,20 +157,26 @@ def test_cifar10(cifar, no_download):
     with (cifar / "test_batch").open("rb") as file:
         first = pickle.load(file)["data"][0]
     expected = torch.from_numpy(first.reshape(3, 32, 32).astype(np.float32)) / 255
-    torch.testing.assert_close(splits.test.images[0], expected)  # red, green and blue planes, rows first
+    torch.testing.assert_close(
+        splits.test.images[0], expected
+    )  # red, green and blue planes, rows first
     assert no_download == []
 
 
 def test_validation_is_a_seeded_draw(tmp_path):
     write_files(tmp_path / "MNIST" / "raw", mnist_files())
-    one, same, other = (load("mnist", root=tmp_path, n_val=3, seed=s).val.images for s in (0, 0, 1))
+    one, same, other = (
+        load("mnist", root=tmp_path, n_val=3, seed=s).val.images for s in (0, 0, 1)
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "cifar10"])
 def test_what_is_not_on_disk_and_not_downloaded(name, tmp_path, no_download):
-    with pytest.raises(FileNotFoundError, match=r"not found in .*download=False.* root= or ADLAB_DATA"):
+    with pytest.raises(
+        FileNotFoundError, match=r"not found in .*download=False.* root= or ADLAB_DATA"
+    ):
         load(name, root=tmp_path, download=False)
     assert no_download == []
 
@@ -162,14 +202,20 @@ def test_only_what_is_missing_is_named(tmp_path):
     files = mnist_files()
     del files["t10k-labels-idx1-ubyte"]
     write_files(tmp_path / "MNIST" / "raw", files)
-    with pytest.raises(FileNotFoundError, match=r"MNIST: t10k-labels-idx1-ubyte not found in") as raised:
+    with pytest.raises(
+        FileNotFoundError, match=r"MNIST: t10k-labels-idx1-ubyte not found in"
+    ) as raised:
         load("mnist", root=tmp_path)
     assert "train-images" not in str(raised.value).split(" not found")[0]
 
 
 def test_archives_on_disk_need_no_network(tmp_path, monkeypatch, no_download):
-    packed = {f"{name}.gz": gzip.compress(content) for name, content in mnist_files().items()}
-    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in packed.items()]
+    packed = {
+        f"{name}.gz": gzip.compress(content) for name, content in mnist_files().items()
+    }
+    sums = [
+        (name, hashlib.md5(content).hexdigest()) for name, content in packed.items()
+    ]
     monkeypatch.setattr(datasets.MNIST, "resources", sums)
     write_files(tmp_path / "MNIST" / "raw", packed)
     assert len(load("mnist", root=tmp_path, n_val=2).test) == 30
@@ -181,7 +227,8 @@ def test_half_a_file_is_refused_by_name(tmp_path):
         for part in (content[: len(content) // 2], content[:2], b"", content + b"\0"):
             write_files(tmp_path / "MNIST" / "raw", mnist_files() | {name: part})
             with pytest.raises(
-                ValueError, match=rf"{name}: damaged, or not downloaded to its end; delete it"
+                ValueError,
+                match=rf"{name}: damaged, or not downloaded to its end; delete it",
             ):
                 load("mnist", root=tmp_path, **NORMAL)
 
@@ -196,15 +243,27 @@ def test_half_a_batch_is_refused_by_name(name, cifar):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"normal_class": 10}, ValueError, r"normal_class: expected an integer in \[0, 9\]"),
+        (
+            {"normal_class": 10},
+            ValueError,
+            r"normal_class: expected an integer in \[0, 9\]",
+        ),
         ({"normal_class": "ten"}, ValueError, "normal_class: expected one of '0', '1'"),
-        ({"normal_class": 1.0}, TypeError, "normal_class: expected an integer, got float"),
+        (
+            {"normal_class": 1.0},
+            TypeError,
+            "normal_class: expected an integer, got float",
+        ),
         ({"root": 5}, TypeError, "root: expected a path, got int"),
         ({"download": "no"}, ValueError, "download: expected one of False, True"),
         ({"n_val": 0}, ValueError, r"n_val: expected an integer in \[1"),
         ({"n_val": 6}, ValueError, r"n_val: expected an integer in \[1, 5\]"),
         ({"seed": -1}, ValueError, "seed: expected an integer"),
-        ({"split": "train"}, TypeError, "options of 'mnist': expected some of normal_class, root"),
+        (
+            {"split": "train"},
+            TypeError,
+            "options of 'mnist': expected some of normal_class, root",
+        ),
     ],
 )
 def test_bad_options_of_public_data_are_refused(options, error, message, tmp_path):
@@ -234,12 +293,15 @@ def test_environment_names_the_root(monkeypatch, tmp_path):
     assert len(load("mnist", n_val=2).test) == 30
 
 
-# --------------------------------------------------------------------------------------------------- folders
+# ---------------------------------------------------------------------------------------------------
+# folders
 
 
 def picture(seed, height=20, width=24, channels=3):
     shape = (height, width, channels) if channels > 1 else (height, width)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    )
 
 
 def square(height=20, width=24, value=255):
@@ -255,16 +317,26 @@ def save(image, file):
 
 
 def write_layout(
-    path, normal="good", mask="{}_mask.png", image="{}.png", n_train=10, kinds=("hole", "scratch")
+    path,
+    normal="good",
+    mask="{}_mask.png",
+    image="{}.png",
+    n_train=10,
+    kinds=("hole", "scratch"),
 ):
-    """Ten normal images for training; for the test, three normal ones and two of each kind, with masks."""
+    """Ten normal images for training; for the test, three normal ones and two of each
+    kind, with masks.
+    """
     for i in range(n_train):
         save(picture(i), path / "train" / normal / image.format(f"{i:03}"))
     for i in range(3):
         save(picture(100 + i), path / "test" / normal / image.format(f"{i:03}"))
     for k, kind in enumerate(kinds):
         for i in range(2):
-            save(picture(200 + 10 * k + i), path / "test" / kind / image.format(f"{i:03}"))
+            save(
+                picture(200 + 10 * k + i),
+                path / "test" / kind / image.format(f"{i:03}"),
+            )
             save(square(), path / "ground_truth" / kind / mask.format(f"{i:03}"))
     return path
 
@@ -276,7 +348,9 @@ def test_layout_of_mvtec_ad(tmp_path):
     assert splits.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert splits.test.masks.sum(dim=(1, 2)).tolist() == [0, 0, 0, 64, 64, 64, 64]
     assert splits.test.masks[3, 6:14, 8:16].all()
-    for i, seed in enumerate([100, 101, 102, 200, 201, 210, 211]):  # every image with its own label and mask
+    for i, seed in enumerate(
+        [100, 101, 102, 200, 201, 210, 211]
+    ):  # every image with its own label and mask
         expected = torch.from_numpy(np.array(picture(seed))).permute(2, 0, 1) / 255
         torch.testing.assert_close(splits.test.images[i], expected)
 
@@ -292,13 +366,17 @@ def test_load_by_name_from_the_mvtec_root(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "folder", ["btad", "BTech_Dataset_transformed", "btad/BTech_Dataset_transformed", "."]
+    "folder",
+    ["btad", "BTech_Dataset_transformed", "btad/BTech_Dataset_transformed", "."],
 )
 @pytest.mark.parametrize(
-    ("image", "mask"), [("{}.bmp", "{}.png"), ("{}.png", "{}.png"), ("{}.bmp", "{}.bmp")]
+    ("image", "mask"),
+    [("{}.bmp", "{}.png"), ("{}.png", "{}.png"), ("{}.bmp", "{}.bmp")],
 )
 def test_layout_of_btad(folder, image, mask, tmp_path):
-    write_layout(tmp_path / folder / "02", normal="ok", kinds=["ko"], image=image, mask=mask)
+    write_layout(
+        tmp_path / folder / "02", normal="ok", kinds=["ko"], image=image, mask=mask
+    )
     splits = load("btad", category="02", root=tmp_path, size=None)
     assert splits.test.kinds == ["good"] * 3 + ["ko"] * 2
     assert splits.test.masks.sum(dim=(1, 2)).tolist() == [0, 0, 0, 64, 64]
@@ -306,7 +384,9 @@ def test_layout_of_btad(folder, image, mask, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".TIFF"])
 def test_formats_without_loss(suffix, tmp_path):
-    splits = from_folder(write_layout(tmp_path, image="{}" + suffix, mask="{}_mask" + suffix))
+    splits = from_folder(
+        write_layout(tmp_path, image="{}" + suffix, mask="{}_mask" + suffix)
+    )
     expected = from_folder(write_layout(tmp_path / "png"))
     assert torch.equal(splits.test.images, expected.test.images)
     assert torch.equal(splits.test.masks, expected.test.masks)
@@ -314,8 +394,18 @@ def test_formats_without_loss(suffix, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
 def test_jpeg(suffix, tmp_path):
-    splits = from_folder(write_layout(tmp_path, image="{}" + suffix, mask="{}_mask" + suffix))
-    assert splits.test.masks.sum(dim=(1, 2)).tolist() == [0, 0, 0, 64, 64, 64, 64]  # without its artefacts
+    splits = from_folder(
+        write_layout(tmp_path, image="{}" + suffix, mask="{}_mask" + suffix)
+    )
+    assert splits.test.masks.sum(dim=(1, 2)).tolist() == [
+        0,
+        0,
+        0,
+        64,
+        64,
+        64,
+        64,
+    ]  # without its artefacts
 
 
 def test_what_is_no_image_is_not_read(tmp_path):
@@ -341,7 +431,9 @@ def test_without_ground_truth_there_are_no_masks(tmp_path):
 def test_masks_are_true_where_they_are_not_black(value, tmp_path):
     write_layout(tmp_path)
     save(square(value=value), tmp_path / "ground_truth/hole/000_mask.png")
-    save(square(value=value).convert("RGBA"), tmp_path / "ground_truth/hole/001_mask.png")
+    save(
+        square(value=value).convert("RGBA"), tmp_path / "ground_truth/hole/001_mask.png"
+    )
     masks = from_folder(tmp_path).test.masks
     assert torch.equal(masks[3], masks[5]) and torch.equal(masks[4], masks[5])
 
@@ -349,7 +441,9 @@ def test_masks_are_true_where_they_are_not_black(value, tmp_path):
 def test_resizing_and_cropping_as_in_the_usual_protocol(tmp_path):
     write_layout(tmp_path)
     image = from_folder(tmp_path, size=(10, 16), crop=8).test.images[3]
-    expected = transforms.resize(transforms.to_image(picture(200)), [10, 16], antialias=True)
+    expected = transforms.resize(
+        transforms.to_image(picture(200)), [10, 16], antialias=True
+    )
     expected = transforms.center_crop(expected, [8, 8]) / 255
     torch.testing.assert_close(
         image, expected, atol=1 / 255, rtol=0
@@ -388,18 +482,24 @@ def test_copies_of_an_image_are_not_divided_between_train_and_val(tmp_path):
         save(picture(i - 10), tmp_path / f"train/good/{i}.png")
     for seed in range(5):
         splits = from_folder(tmp_path, seed=seed, val_fraction=0.2)
-        train, val = ({image.numpy().tobytes() for image in s.images} for s in (splits.train, splits.val))
+        train, val = (
+            {image.numpy().tobytes() for image in s.images}
+            for s in (splits.train, splits.val)
+        )
         assert not train & val
         assert len(splits.train) + len(splits.val) == 20
 
 
-# ------------------------------------------------------------------------------------------- modes of images
+# -------------------------------------------------------------------------------------------
+# modes of images
 
 
 def grey_layout(path):
     """All images grey."""
     write_layout(path)
-    for i, file in enumerate(sorted([*path.glob("train/*/*.png"), *path.glob("test/*/*.png")])):
+    for i, file in enumerate(
+        sorted([*path.glob("train/*/*.png"), *path.glob("test/*/*.png")])
+    ):
         save(picture(i, channels=1), file)
     return path
 
@@ -423,7 +523,9 @@ def test_sixteen_bits_are_kept(tmp_path):
     (tmp_path / "test/hole/001.png").unlink()
     test = from_folder(tmp_path).test
     for image in test.images[3:5, 0]:
-        torch.testing.assert_close(image, torch.from_numpy(deep.astype(np.float32)) / 65535)
+        torch.testing.assert_close(
+            image, torch.from_numpy(deep.astype(np.float32)) / 65535
+        )
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "LA", "1"])
@@ -431,7 +533,10 @@ def test_other_modes(mode, tmp_path):
     write_layout(tmp_path)
     (tmp_path / "test/hole/000.png").unlink()
     white = Image.new("RGB", (24, 20), (255, 255, 255)).convert(mode)
-    save(white, tmp_path / ("test/hole/000.tif" if mode == "CMYK" else "test/hole/000.png"))
+    save(
+        white,
+        tmp_path / ("test/hole/000.tif" if mode == "CMYK" else "test/hole/000.png"),
+    )
     assert (from_folder(tmp_path).test.images[3] == 1).all()
 
 
@@ -464,7 +569,8 @@ def test_orientation_of_photographs(tmp_path):
     assert image[:8].min() > 0.9 and image[12:].max() < 0.1
 
 
-# -------------------------------------------------------------------------------------- what is refused there
+# --------------------------------------------------------------------------------------
+# what is refused there
 
 
 def write(path, name, content=b"no image"):
@@ -501,7 +607,11 @@ BROKEN = {
         ValueError,
         "train.good: expected images .* found none",
     ),
-    "one to train": (lambda p: remove(p, "train/good/00[1-9]*"), ValueError, "train: expected at least two"),
+    "one to train": (
+        lambda p: remove(p, "train/good/00[1-9]*"),
+        ValueError,
+        "train: expected at least two",
+    ),
     "empty kind": (
         lambda p: remove(p, "test/hole/*"),
         ValueError,
@@ -512,14 +622,26 @@ BROKEN = {
         ValueError,
         "003.png: expected an image, but it cannot",
     ),
-    "empty image": (lambda p: write(p, "test/good/001.png", b""), ValueError, "001.png: expected an image"),
-    "half an image": (lambda p: truncate(p, "test/good/001.png"), ValueError, "001.png: expected an image"),
+    "empty image": (
+        lambda p: write(p, "test/good/001.png", b""),
+        ValueError,
+        "001.png: expected an image",
+    ),
+    "half an image": (
+        lambda p: truncate(p, "test/good/001.png"),
+        ValueError,
+        "001.png: expected an image",
+    ),
     "no mask": (
         lambda p: remove(p, "ground_truth/hole/001*"),
         ValueError,
         "001.png: expected its mask .*001_mask.png",
     ),
-    "no masks": (lambda p: remove(p, "ground_truth/hole/*"), ValueError, "000.png: expected its mask"),
+    "no masks": (
+        lambda p: remove(p, "ground_truth/hole/*"),
+        ValueError,
+        "000.png: expected its mask",
+    ),
     "half a mask": (
         lambda p: truncate(p, "ground_truth/hole/001_mask.png"),
         ValueError,
@@ -572,11 +694,31 @@ def test_images_of_different_sizes_are_resized(tmp_path):
         ({"size": (16, 2.5)}, TypeError, "size: expected an integer, got float"),
         ({"size": "large"}, TypeError, "size: expected an integer, got str"),
         ({"crop": 0}, ValueError, r"crop: expected an integer in \[1"),
-        ({"crop": 21}, ValueError, "crop: expected at most the size of .*png, 20×24, got 21"),
-        ({"size": 16, "crop": 17}, ValueError, r"crop: expected an integer in \[1, 16\]"),
-        ({"val_fraction": 0}, ValueError, r"val_fraction: expected a number in \(0, 1\)"),
-        ({"val_fraction": 1}, ValueError, r"val_fraction: expected a number in \(0, 1\)"),
-        ({"val_fraction": 0.99}, ValueError, "train: expected at least two .* val_fraction well below 1"),
+        (
+            {"crop": 21},
+            ValueError,
+            "crop: expected at most the size of .*png, 20×24, got 21",
+        ),
+        (
+            {"size": 16, "crop": 17},
+            ValueError,
+            r"crop: expected an integer in \[1, 16\]",
+        ),
+        (
+            {"val_fraction": 0},
+            ValueError,
+            r"val_fraction: expected a number in \(0, 1\)",
+        ),
+        (
+            {"val_fraction": 1},
+            ValueError,
+            r"val_fraction: expected a number in \(0, 1\)",
+        ),
+        (
+            {"val_fraction": 0.99},
+            ValueError,
+            "train: expected at least two .* val_fraction well below 1",
+        ),
         ({"seed": "a"}, TypeError, "seed: expected an integer, got str"),
     ],
 )
@@ -589,7 +731,9 @@ def test_what_is_no_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path: expected the folder .*nowhere"):
         from_folder(tmp_path / "nowhere")
     write(tmp_path, "file.tar")
-    with pytest.raises(FileNotFoundError, match=r"path: expected the folder .*file.tar"):
+    with pytest.raises(
+        FileNotFoundError, match=r"path: expected the folder .*file.tar"
+    ):
         from_folder(tmp_path / "file.tar")
     with pytest.raises(TypeError, match="path: expected a path, got int"):
         from_folder(3)
@@ -618,21 +762,26 @@ def test_unknown_categories_are_refused(tmp_path):
     write_layout(tmp_path / "mvtec-ad" / "zipper")
     for category in ("botle", "../bottle", "", 7, None):
         with pytest.raises(
-            ValueError, match=r"category: expected one of 'bottle', .* \(on disk: zipper\); got"
+            ValueError,
+            match=r"category: expected one of 'bottle', .* \(on disk: zipper\); got",
         ):
             load("mvtec-ad", category=category, root=tmp_path)
     with pytest.raises(
-        ValueError, match=r"category: expected one of '01', '02', '03' \(on disk: none\); got 1"
+        ValueError,
+        match=r"category: expected one of '01', '02', '03' \(on disk: none\); got 1",
     ):
         load("btad", category=1, root=tmp_path)
     assert len(MVTEC_AD.categories) == 15
 
 
-# -------------------------------------------------------------------------------------------------- archives
+# --------------------------------------------------------------------------------------------------
+# archives
 
 
 def tar_of(files, mode="w:xz"):
-    """An archive of files (None: a folder), with unusual members made by functions of a TarInfo."""
+    """An archive of files (None: a folder), with unusual members made by functions of a
+    TarInfo.
+    """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as tar:
         for name, content in files.items():
@@ -691,30 +840,46 @@ def test_archives_are_unpacked(name, pack, tmp_path):
     (tmp_path / name).write_bytes(pack(GOOD))
     made = unpack(tmp_path / name, tmp_path / "new")
     assert made == [tmp_path / "new/c.txt", tmp_path / "new/top"]
-    assert files_below(tmp_path / "new") == ["c.txt", "top", "top/a.txt", "top/deep", "top/deep/b.txt"]
+    assert files_below(tmp_path / "new") == [
+        "c.txt",
+        "top",
+        "top/a.txt",
+        "top/deep",
+        "top/deep/b.txt",
+    ]
     assert (tmp_path / "new/top/a.txt").read_bytes() == b"a" * 1000
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "new"])
 
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
 @pytest.mark.parametrize(
-    "name", ["../out.txt", "top/../../out.txt", "/etc/out.txt", "C:/out.txt", "..\\out.txt"]
+    "name",
+    ["../out.txt", "top/../../out.txt", "/etc/out.txt", "C:/out.txt", "..\\out.txt"],
 )
 def test_archives_that_leave_their_folder_are_refused(name, pack, tmp_path):
     (tmp_path / "a").write_bytes(pack({"good.txt": b"good", name: b"evil"}))
     with (
         unchanged(tmp_path),
-        pytest.raises(ValueError, match=r"nothing is unpacked, as .* would leave its folder"),
+        pytest.raises(
+            ValueError, match=r"nothing is unpacked, as .* would leave its folder"
+        ),
     ):
         unpack(tmp_path / "a", tmp_path / "new")
 
 
 @pytest.mark.parametrize(
-    "member", [link_to("/etc"), link_to("../.."), link_to("good.txt", tarfile.LNKTYPE), device], ids=range(4)
+    "member",
+    [link_to("/etc"), link_to("../.."), link_to("good.txt", tarfile.LNKTYPE), device],
+    ids=range(4),
 )
 def test_links_and_devices_in_archives_are_refused(member, tmp_path):
-    (tmp_path / "a").write_bytes(tar_of({"good.txt": b"good", "odd": member, "odd/out.txt": b"evil"}))
-    with unchanged(tmp_path), pytest.raises(ValueError, match="'odd' is a link or a device"):
+    (tmp_path / "a").write_bytes(
+        tar_of({"good.txt": b"good", "odd": member, "odd/out.txt": b"evil"})
+    )
+    with (
+        unchanged(tmp_path),
+        pytest.raises(ValueError, match="'odd' is a link or a device"),
+    ):
         unpack(tmp_path / "a", tmp_path / "new")
 
 
@@ -723,7 +888,10 @@ def test_links_in_zip_archives_are_refused(tmp_path):
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr(info, "/etc")
-    with unchanged(tmp_path), pytest.raises(ValueError, match="'odd' is a link or a device"):
+    with (
+        unchanged(tmp_path),
+        pytest.raises(ValueError, match="'odd' is a link or a device"),
+    ):
         unpack(tmp_path / "a.zip", tmp_path / "new")
 
 
@@ -731,11 +899,15 @@ def test_links_in_zip_archives_are_refused(tmp_path):
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
 def test_truncated_archives_are_refused(name, pack, share, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, 6000, dtype=np.uint8).tobytes()
-    whole = pack({f"{i}.bin": noise[i:] for i in range(5)}).rstrip(b"\0")  # a tar ends with many zeros
+    whole = pack({f"{i}.bin": noise[i:] for i in range(5)}).rstrip(
+        b"\0"
+    )  # a tar ends with many zeros
     (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
     with (
         unchanged(tmp_path),
-        pytest.raises(ValueError, match=f"{name}: damaged or truncated, nothing is unpacked"),
+        pytest.raises(
+            ValueError, match=f"{name}: damaged or truncated, nothing is unpacked"
+        ),
     ):
         unpack(tmp_path / name, tmp_path / "new")
 
@@ -760,16 +932,23 @@ def test_damaged_archives_are_refused(name, tmp_path):
 def test_what_is_in_the_way_stays(tmp_path):
     (tmp_path / "a.zip").write_bytes(zip_of(GOOD))
     write(tmp_path, "new/c.txt", b"mine")
-    with unchanged(tmp_path), pytest.raises(ValueError, match=r"c\.txt is in the way, nothing is unpacked"):
+    with (
+        unchanged(tmp_path),
+        pytest.raises(ValueError, match=r"c\.txt is in the way, nothing is unpacked"),
+    ):
         unpack(tmp_path / "a.zip", tmp_path / "new")
     assert (tmp_path / "new/c.txt").read_bytes() == b"mine"
 
 
 def test_paths_of_unpack_are_checked(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"archive: expected a file, found none at .*a\.zip"):
+    with pytest.raises(
+        FileNotFoundError, match=r"archive: expected a file, found none at .*a\.zip"
+    ):
         unpack(tmp_path / "a.zip", tmp_path)
     (tmp_path / "a.zip").write_bytes(zip_of(GOOD))
-    with pytest.raises(FileNotFoundError, match=r"destination: expected a folder at .*no"):
+    with pytest.raises(
+        FileNotFoundError, match=r"destination: expected a folder at .*no"
+    ):
         unpack(tmp_path / "a.zip", tmp_path / "no" / "where")
     with pytest.raises(TypeError, match="archive: expected a path, got NoneType"):
         unpack(None, tmp_path)
@@ -787,22 +966,41 @@ def packed(folder, top):
 
 
 @pytest.mark.parametrize(
-    "archive", ["mvtec-ad/bottle.tar.xz", "bottle.tar.xz", "mvtec_anomaly_detection.tar.xz"]
+    "archive",
+    ["mvtec-ad/bottle.tar.xz", "bottle.tar.xz", "mvtec_anomaly_detection.tar.xz"],
 )
 def test_archives_of_mvtec_ad_are_unpacked_when_needed(archive, tmp_path):
-    write(tmp_path, f"root/{archive}", tar_of(packed(write_layout(tmp_path / "made"), "bottle")))
+    write(
+        tmp_path,
+        f"root/{archive}",
+        tar_of(packed(write_layout(tmp_path / "made"), "bottle")),
+    )
     for _ in range(2):  # the second time from the folder
-        assert len(load("mvtec-ad", category="bottle", root=tmp_path / "root", crop=None).test) == 7
+        assert (
+            len(
+                load(
+                    "mvtec-ad", category="bottle", root=tmp_path / "root", crop=None
+                ).test
+            )
+            == 7
+        )
     assert (tmp_path / "root/mvtec-ad/bottle/train").is_dir()
 
 
 def test_archive_of_btad_is_unpacked_when_needed(tmp_path):
-    made = write_layout(tmp_path / "made", normal="ok", kinds=["ko"], image="{}.bmp", mask="{}.png")
-    write(tmp_path, "root/btad.zip", zip_of(packed(made, "BTech_Dataset_transformed/01")))
+    made = write_layout(
+        tmp_path / "made", normal="ok", kinds=["ko"], image="{}.bmp", mask="{}.png"
+    )
+    write(
+        tmp_path, "root/btad.zip", zip_of(packed(made, "BTech_Dataset_transformed/01"))
+    )
     assert len(load("btad", category="01", root=tmp_path / "root").test) == 5
 
 
 def test_damaged_archive_of_a_benchmark_is_refused(tmp_path):
     write(tmp_path, "bottle.tar.xz", tar_of(GOOD)[:-30])
-    with unchanged(tmp_path), pytest.raises(ValueError, match=r"bottle.tar.xz: damaged or truncated"):
+    with (
+        unchanged(tmp_path),
+        pytest.raises(ValueError, match=r"bottle.tar.xz: damaged or truncated"),
+    ):
         load("mvtec-ad", category="bottle", root=tmp_path)

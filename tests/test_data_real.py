@@ -1,4 +1,6 @@
-"""The embedded data that is real (textures, digits) and the one whose optimum is known (Gaussian field)."""
+"""The embedded data that is real (textures, digits) and the one whose optimum is known
+(Gaussian field).
+"""
 
 from functools import cache
 
@@ -16,7 +18,8 @@ from adlab.data.gaussian_field import covariance, defect, optimal_auroc
 from adlab.data.textures import BLOCK, BLOCKS, TEXTURES, photograph
 
 NAMES = ["textures", "digits", "gaussian-field"]
-# One row a name: sums that say which images these are, and forgive the last bits of another machine.
+# One row a name: sums that say which images these are, and forgive the last bits of
+# another machine.
 FINGERPRINTS = {
     "textures": [0.32647501, 0.32935983, 0.32656114, 0.047258377],
     "digits": [0.224635, 0.22111216, 0.22880098, 0],
@@ -34,7 +37,9 @@ def parts(splits):
 
 
 def fingerprint(splits):
-    """A number an image, weighted by its place, so that another order of images or pixels shows as well."""
+    """A number an image, weighted by its place, so that another order of images or
+    pixels shows as well.
+    """
     sums = []
     for part in parts(splits):
         images = part.images.double()
@@ -53,7 +58,9 @@ class TestEveryDataSet:
             assert images.dtype == torch.float32
             assert images.shape[1] == 1 and images.shape[2] == images.shape[3]
             assert images.min() >= 0 and images.max() <= 1
-            assert [kind == "good" for kind in part.kinds] == (part.labels == 0).tolist()
+            assert [kind == "good" for kind in part.kinds] == (
+                part.labels == 0
+            ).tolist()
         test = data(name).test
         assert test.labels.unique().tolist() == [0, 1]
         if name != "digits":
@@ -83,7 +90,11 @@ class TestEveryDataSet:
         assert (np.random.random(), torch.rand(1)) == expected
 
     def test_no_image_is_there_twice(self, name):
-        images = [image.numpy().tobytes() for part in parts(data(name)) for image in part.images]
+        images = [
+            image.numpy().tobytes()
+            for part in parts(data(name))
+            for image in part.images
+        ]
         assert len(set(images)) == len(images)
 
 
@@ -96,7 +107,8 @@ def test_splits_do_not_depend_on_the_sizes_of_one_another(name):
     assert larger.test.labels.tolist() == [0] * 5 + [1] * 4
 
 
-# ------------------------------------------------------------------------------------------------- textures
+# -------------------------------------------------------------------------------------------------
+# textures
 
 
 @cache
@@ -104,11 +116,17 @@ def places(texture, size=64):
     """Where in the photograph a crop starts, found by its first row of pixels."""
     photo = np.round(photograph(texture) * 255).astype(np.uint8)
     rows = sliding_window_view(photo, size, axis=1)
-    return {rows[y, x].tobytes(): (y, x) for y in range(512 - size + 1) for x in range(512 - size + 1)}
+    return {
+        rows[y, x].tobytes(): (y, x)
+        for y in range(512 - size + 1)
+        for x in range(512 - size + 1)
+    }
 
 
 def blocks_of(part, texture):
-    """The blocks that the normal crops of a part come from, after checking that they lie within one."""
+    """The blocks that the normal crops of a part come from, after checking that they
+    lie within one.
+    """
     photo = np.round(photograph(texture) * 255).astype(np.uint8)
     found = set()
     for image in part.images[part.labels == 0][:, 0]:
@@ -126,7 +144,9 @@ def test_texture_crops_are_real_and_from_disjoint_regions(texture):
     train, val, test = (blocks_of(part, texture) for part in parts(splits))
     assert not train & val and not train & test and not val & test
     for name, blocks in [("train", train), ("val", val), ("test", test)]:
-        assert blocks == set(map(tuple, np.argwhere(name == BLOCKS)))  # and every block is used
+        assert blocks == set(
+            map(tuple, np.argwhere(name == BLOCKS))
+        )  # and every block is used
 
 
 def test_texture_regions_are_balanced_over_the_photograph():
@@ -145,20 +165,31 @@ def test_texture_kinds_are_the_foreign_textures_equally_often(texture):
 
 def test_texture_masks_are_exact():
     full = data("textures").test
-    faint = load("textures", contrast=1e-6).test  # the same crops and blobs, as good as unblended
+    faint = load(
+        "textures", contrast=1e-6
+    ).test  # the same crops and blobs, as good as unblended
     assert torch.equal(full.masks, faint.masks)
     changed = (full.images - faint.images)[:, 0].abs() > 0.02
     anomalous = full.labels == 1
     assert changed[~anomalous].sum() == 0
-    near = torch.nn.functional.max_pool2d(full.masks[:, None].float(), 5, stride=1, padding=2)[:, 0] > 0
-    assert not (changed & ~near).any()  # nothing changes more than the border's width outside the mask
+    near = (
+        torch.nn.functional.max_pool2d(
+            full.masks[:, None].float(), 5, stride=1, padding=2
+        )[:, 0]
+        > 0
+    )
+    assert not (
+        changed & ~near
+    ).any()  # nothing changes more than the border's width outside the mask
     assert changed[full.masks].float().mean() > 0.6  # and most within it does
     shares = full.masks[anomalous].float().mean(dim=(1, 2))
     assert shares.min() > 0.01 and shares.max() < 0.25
 
 
 def test_texture_contrast_is_the_share_of_the_blob():
-    none, half, full = (load("textures", contrast=c).test.images for c in (1e-9, 0.5, 1.0))
+    none, half, full = (
+        load("textures", contrast=c).test.images for c in (1e-9, 0.5, 1.0)
+    )
     torch.testing.assert_close(half, (none + full) / 2, atol=1e-6, rtol=0)
 
 
@@ -170,19 +201,25 @@ def test_texture_blobs_have_the_brightness_of_their_crop():
 
 
 def slant(images):
-    """Which way the edges lean, (N,): the off-diagonal entry of the structure tensor over its trace."""
+    """Which way the edges lean, (N,): the off-diagonal entry of the structure tensor
+    over its trace.
+    """
     across, down = images[:, 0, :-1].diff(dim=2), images[:, 0, :, :-1].diff(dim=1)
-    return ((across * down).mean(dim=(1, 2)) / (across**2 + down**2).mean(dim=(1, 2))).numpy()
+    return (
+        (across * down).mean(dim=(1, 2)) / (across**2 + down**2).mean(dim=(1, 2))
+    ).numpy()
 
 
 def test_brick_wall_leans_the_same_way_in_train_and_test():
-    # Between the halves of the photograph, left and right, the perspective would tell normal images apart.
+    # Between the halves of the photograph, left and right, the perspective would tell
+    # normal images apart.
     splits = data("textures")
     leans = np.concatenate([slant(splits.train.images), slant(splits.test.images[:64])])
     assert 0.3 < roc_auc_score(np.repeat([0, 1], [256, 64]), leans) < 0.7
     photo = torch.from_numpy(photograph("brick"))
     halves = [
-        half.unfold(0, 64, 16).unfold(1, 64, 16).reshape(-1, 1, 64, 64) for half in photo.split(256, dim=1)
+        half.unfold(0, 64, 16).unfold(1, 64, 16).reshape(-1, 1, 64, 64)
+        for half in photo.split(256, dim=1)
     ]
     left, right = map(slant, halves)
     assert left.min() > right.max() - 0.01
@@ -199,11 +236,14 @@ def test_texture_crops_can_be_used_up_but_not_repeated():
     available = 4 * (BLOCK - 112 + 1) ** 2
     splits = load("textures", size=112, n_train=2, n_val=available, n_test=2)
     assert len({image.numpy().tobytes() for image in splits.val.images}) == available
-    with pytest.raises(ValueError, match=rf"n_val: expected an integer in \[1, {available}\]"):
+    with pytest.raises(
+        ValueError, match=rf"n_val: expected an integer in \[1, {available}\]"
+    ):
         load("textures", size=112, n_train=2, n_val=available + 1, n_test=2)
 
 
-# --------------------------------------------------------------------------------------------------- digits
+# ---------------------------------------------------------------------------------------------------
+# digits
 
 
 @pytest.mark.parametrize("normal_class", [0, 3, 8])
@@ -216,12 +256,17 @@ def test_digits_are_all_there_each_once(normal_class):
     assert abs(sizes[0] - 2 * sizes[1]) <= 2 and abs(sizes[1] - sizes[2]) <= 1
     for digit in {*range(10)} - {normal_class}:
         assert splits.test.kinds.count(str(digit)) == counts[digit]
-    images = torch.cat([part.images for part in parts(splits)]).reshape(-1, 64).numpy() * 16
+    images = (
+        torch.cat([part.images for part in parts(splits)]).reshape(-1, 64).numpy() * 16
+    )
     assert (np.sort(images, axis=0) == np.sort(source.data, axis=0)).all()
 
 
 def test_digits_kinds_are_right():
-    of_image = {image.tobytes(): target for image, target in zip(*load_digits(return_X_y=True), strict=True)}
+    of_image = {
+        image.tobytes(): target
+        for image, target in zip(*load_digits(return_X_y=True), strict=True)
+    }
     test = data("digits").test
     for image, kind in zip(test.images, test.kinds, strict=True):
         target = of_image[(image.double() * 16).numpy().tobytes()]
@@ -247,13 +292,18 @@ def test_digits_resized(size):
     assert np.corrcoef(back.flatten(), small.flatten())[0, 1] > 0.95
 
 
-# ------------------------------------------------------------------------------------------- Gaussian field
+# -------------------------------------------------------------------------------------------
+# Gaussian field
 
 
 def standard_error(auroc, n_normal, n_anomalous):
     """Of the AUROC; Hanley and McNeil, 1982."""
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    variance = auroc * (1 - auroc) + (n_anomalous - 1) * (q1 - auroc**2) + (n_normal - 1) * (q2 - auroc**2)
+    variance = (
+        auroc * (1 - auroc)
+        + (n_anomalous - 1) * (q1 - auroc**2)
+        + (n_normal - 1) * (q2 - auroc**2)
+    )
     return (variance / (n_normal * n_anomalous)) ** 0.5
 
 
@@ -265,9 +315,13 @@ def test_covariance_is_that_of_a_periodic_squared_exponential():
     size, length = 16, 2.0
     step = np.arange(size)
     turns = np.arange(-3, 4)[:, None] * size
-    line = np.exp(-((step + turns) ** 2) / (2 * length**2)).sum(axis=0)  # summed over the periods
+    line = np.exp(-((step + turns) ** 2) / (2 * length**2)).sum(
+        axis=0
+    )  # summed over the periods
     plane = np.outer(line, line) / line[0] ** 2
-    expected = gaussian_field.AMPLITUDE**2 * (0.99 * plane + 0.01 * (np.add.outer(step, step) == 0))
+    expected = gaussian_field.AMPLITUDE**2 * (
+        0.99 * plane + 0.01 * (np.add.outer(step, step) == 0)
+    )
     assert covariance(size, length)[0] == pytest.approx(
         expected.ravel(), abs=1e-6 * gaussian_field.AMPLITUDE**2
     )
@@ -276,15 +330,27 @@ def test_covariance_is_that_of_a_periodic_squared_exponential():
 def test_covariance_is_positive_definite_and_stationary():
     dense = covariance(16, 2.0)
     assert dense == pytest.approx(dense.T, abs=1e-15)
-    assert np.linalg.eigvalsh(dense).min() == pytest.approx(0.01 * gaussian_field.AMPLITUDE**2, rel=1e-3)
+    assert np.linalg.eigvalsh(dense).min() == pytest.approx(
+        0.01 * gaussian_field.AMPLITUDE**2, rel=1e-3
+    )
     field = dense.reshape(16, 16, 16, 16)
     assert (np.roll(field, (3, 5, 3, 5), axis=(0, 1, 2, 3)) == field).all()
 
 
 @pytest.mark.parametrize("correlation_length", [0.5, 2.0])
 def test_images_have_the_mean_and_the_covariance(correlation_length):
-    options = {"size": 16, "correlation_length": correlation_length, "n_val": 1, "n_test": 2}
-    pixels = load("gaussian-field", n_train=20000, **options).train.images.double().flatten(1).numpy()
+    options = {
+        "size": 16,
+        "correlation_length": correlation_length,
+        "n_val": 1,
+        "n_test": 2,
+    }
+    pixels = (
+        load("gaussian-field", n_train=20000, **options)
+        .train.images.double()
+        .flatten(1)
+        .numpy()
+    )
     dense = covariance(16, correlation_length)
     scale = gaussian_field.AMPLITUDE
     assert pixels.mean(axis=0) == pytest.approx(0.5, abs=5 * scale / np.sqrt(20000))
@@ -298,14 +364,18 @@ def test_images_have_the_mean_and_the_covariance(correlation_length):
 def test_strength_is_the_mahalanobis_distance_of_the_means():
     for strength, length in [(0.5, 0.5), (2.0, 2.0), (3.0, 4.0)]:
         delta = defect(16, length, strength).ravel()
-        assert delta @ np.linalg.solve(covariance(16, length), delta) == pytest.approx(strength**2)
+        assert delta @ np.linalg.solve(covariance(16, length), delta) == pytest.approx(
+            strength**2
+        )
 
 
 def test_optimal_score_is_the_likelihood_ratio_of_dense_linear_algebra():
     splits = load("gaussian-field", size=16, n_train=2, n_val=2, n_test=40)
     dense, delta = covariance(16, 2.0), defect(16, 2.0, 2.0).ravel()
     x = splits.test.images.double().flatten(1).numpy() - 0.5
-    squared = [np.einsum("nd,nd->n", y, np.linalg.solve(dense, y.T).T) for y in (x, x - delta)]
+    squared = [
+        np.einsum("nd,nd->n", y, np.linalg.solve(dense, y.T).T) for y in (x, x - delta)
+    ]
     score = splits.optimal_score(splits.test.images)
     assert score.dtype == torch.float64 and score.shape == (40,)
     assert score.numpy() == pytest.approx((squared[0] - squared[1]) / 2, abs=1e-8)
@@ -313,7 +383,13 @@ def test_optimal_score_is_the_likelihood_ratio_of_dense_linear_algebra():
 
 def test_optimal_score_at_random_positions_is_the_mean_over_all():
     splits = load(
-        "gaussian-field", size=16, n_train=2, n_val=2, n_test=30, strength=4.0, random_position=True
+        "gaussian-field",
+        size=16,
+        n_train=2,
+        n_val=2,
+        n_test=30,
+        strength=4.0,
+        random_position=True,
     )
     dense, delta = covariance(16, 2.0), defect(16, 2.0, 4.0)
     shifts = np.ndindex(16, 16)
@@ -321,7 +397,9 @@ def test_optimal_score_at_random_positions_is_the_mean_over_all():
     x = splits.test.images.double().flatten(1).numpy() - 0.5
     ratios = x @ np.linalg.solve(dense, deltas.T) - 4.0**2 / 2
     expected = logsumexp(ratios, axis=1) - np.log(256)
-    assert splits.optimal_score(splits.test.images).numpy() == pytest.approx(expected, abs=1e-8)
+    assert splits.optimal_score(splits.test.images).numpy() == pytest.approx(
+        expected, abs=1e-8
+    )
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0, 2.0, 3.0])
@@ -329,13 +407,17 @@ def test_optimal_score_reaches_the_closed_form(strength):
     ceiling = optimal_auroc(strength)
     assert ceiling == pytest.approx(norm.cdf(strength / 2**0.5))
     error = standard_error(ceiling, 2000, 2000)
-    assert optimal(data("gaussian-field", strength=strength)) == pytest.approx(ceiling, abs=3 * error)
+    assert optimal(data("gaussian-field", strength=strength)) == pytest.approx(
+        ceiling, abs=3 * error
+    )
 
 
 def test_optimal_score_has_mean_and_deviation_of_theory():
     splits = data("gaussian-field")
     score = splits.optimal_score(splits.test.images).reshape(2, -1)
-    assert score.mean(dim=1).numpy() == pytest.approx([-2, 2], abs=5 * 2 / np.sqrt(2000))
+    assert score.mean(dim=1).numpy() == pytest.approx(
+        [-2, 2], abs=5 * 2 / np.sqrt(2000)
+    )
     assert score.std(dim=1).numpy() == pytest.approx([2, 2], rel=0.08)
 
 
@@ -355,11 +437,17 @@ def test_optimal_score_beats_simple_scores(random_position):
 
 
 def test_not_knowing_the_position_costs():
-    assert optimal(data("gaussian-field", strength=3.0, random_position=True)) < optimal_auroc(3.0) - 0.05
+    assert (
+        optimal(data("gaussian-field", strength=3.0, random_position=True))
+        < optimal_auroc(3.0) - 0.05
+    )
 
 
 def test_masks_are_the_support_of_the_bump():
-    fixed, free = (data("gaussian-field", strength=3.0, random_position=p).test for p in (False, True))
+    fixed, free = (
+        data("gaussian-field", strength=3.0, random_position=p).test
+        for p in (False, True)
+    )
     y, x = np.mgrid[:32, :32] - 16
     assert (fixed.masks[-1].numpy() == (np.hypot(x, y) < gaussian_field.RADIUS)).all()
     assert (free.masks[2000:].sum(dim=(1, 2)) == fixed.masks[-1].sum()).all()
@@ -375,35 +463,98 @@ def test_nothing_comes_near_the_ends_of_the_range():
 
 def test_optimal_score_refuses_other_images():
     score = data("gaussian-field").optimal_score
-    with pytest.raises(ValueError, match=r"images: expected shape \(N, 1, 32, 32\), got \(2, 1, 16, 16\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"images: expected shape \(N, 1, 32, 32\), got \(2, 1, 16, 16\)",
+    ):
         score(torch.zeros(2, 1, 16, 16))
     with pytest.raises(ValueError, match=r"images: expected shape \(N, C, H, W\)"):
         score(torch.zeros(32, 32))
 
 
 BAD = [
-    ("textures", {"texture": "sand"}, ValueError, "texture: expected one of 'brick', 'grass', 'gravel'"),
+    (
+        "textures",
+        {"texture": "sand"},
+        ValueError,
+        "texture: expected one of 'brick', 'grass', 'gravel'",
+    ),
     ("textures", {"size": 8}, ValueError, r"size: expected an integer in \[16, 112\]"),
     ("textures", {"size": 64.0}, TypeError, "size: expected an integer, got float"),
     ("textures", {"n_train": 0}, ValueError, r"n_train: expected an integer in \[1"),
     ("textures", {"n_test": 1}, ValueError, r"n_test: expected an integer in \[2"),
-    ("textures", {"contrast": 0}, ValueError, r"contrast: expected a number in \(0, 1\]"),
+    (
+        "textures",
+        {"contrast": 0},
+        ValueError,
+        r"contrast: expected a number in \(0, 1\]",
+    ),
     ("textures", {"contrast": float("nan")}, ValueError, "contrast: expected a number"),
     ("textures", {"seed": -1}, ValueError, "seed: expected an integer"),
     ("textures", {"seed": None}, TypeError, "seed: expected an integer, got NoneType"),
-    ("digits", {"normal_class": 10}, ValueError, r"normal_class: expected an integer in \[0, 9\]"),
-    ("digits", {"normal_class": "3"}, TypeError, "normal_class: expected an integer, got str"),
+    (
+        "digits",
+        {"normal_class": 10},
+        ValueError,
+        r"normal_class: expected an integer in \[0, 9\]",
+    ),
+    (
+        "digits",
+        {"normal_class": "3"},
+        TypeError,
+        "normal_class: expected an integer, got str",
+    ),
     ("digits", {"size": 4}, ValueError, r"size: expected an integer in \[8, 256\]"),
-    ("digits", {"balanced": "yes"}, ValueError, "balanced: expected one of False, True"),
+    (
+        "digits",
+        {"balanced": "yes"},
+        ValueError,
+        "balanced: expected one of False, True",
+    ),
     ("digits", {"seed": 0.5}, TypeError, "seed: expected an integer, got float"),
-    ("gaussian-field", {"size": 8}, ValueError, r"size: expected an integer in \[16, 64\]"),
+    (
+        "gaussian-field",
+        {"size": 8},
+        ValueError,
+        r"size: expected an integer in \[16, 64\]",
+    ),
     ("gaussian-field", {"n_val": 0}, ValueError, r"n_val: expected an integer in \[1"),
-    ("gaussian-field", {"strength": 0}, ValueError, r"strength: expected a number in \(0"),
-    ("gaussian-field", {"strength": 50}, ValueError, "strength: expected at most .* no pixel leaves"),
-    ("gaussian-field", {"correlation_length": 9}, ValueError, "correlation_length: expected a number in"),
-    ("gaussian-field", {"random_position": 2}, ValueError, "random_position: expected one of False, True"),
-    ("gaussian-field", {"seed": True}, TypeError, "seed: expected an integer, got bool"),
-    ("gaussian-field", {"colour": 1}, TypeError, "options of 'gaussian-field': expected some of size"),
+    (
+        "gaussian-field",
+        {"strength": 0},
+        ValueError,
+        r"strength: expected a number in \(0",
+    ),
+    (
+        "gaussian-field",
+        {"strength": 50},
+        ValueError,
+        "strength: expected at most .* no pixel leaves",
+    ),
+    (
+        "gaussian-field",
+        {"correlation_length": 9},
+        ValueError,
+        "correlation_length: expected a number in",
+    ),
+    (
+        "gaussian-field",
+        {"random_position": 2},
+        ValueError,
+        "random_position: expected one of False, True",
+    ),
+    (
+        "gaussian-field",
+        {"seed": True},
+        TypeError,
+        "seed: expected an integer, got bool",
+    ),
+    (
+        "gaussian-field",
+        {"colour": 1},
+        TypeError,
+        "options of 'gaussian-field': expected some of size",
+    ),
 ]
 
 
@@ -413,7 +564,9 @@ def test_bad_options_are_refused(name, options, error, message):
         load(name, **options)
 
 
-@pytest.mark.parametrize("function", [covariance, lambda size, length: defect(size, length, 1.0)])
+@pytest.mark.parametrize(
+    "function", [covariance, lambda size, length: defect(size, length, 1.0)]
+)
 def test_bad_options_of_the_field_are_refused_everywhere(function):
     with pytest.raises(ValueError, match="size: expected an integer"):
         function(2, 2.0)

@@ -42,14 +42,20 @@ def test_all_ranks_of_99_scores():
             assert decision.quantile_threshold(scores, fpr) == 100 - percent
 
 
-@pytest.mark.parametrize(("fpr", "needed"), [(0.05, 19), (0.1, 9), (1 - 0.9, 9), (0.01, 99), (0.3, 3)])
+@pytest.mark.parametrize(
+    ("fpr", "needed"), [(0.05, 19), (0.1, 9), (1 - 0.9, 9), (0.01, 99), (0.3, 3)]
+)
 def test_too_few_scores_are_refused_with_the_number_needed(fpr, needed):
     decision.quantile_threshold(np.arange(needed), fpr)
-    with pytest.raises(ValueError, match=f"scores: expected at least {needed} normal scores"):
+    with pytest.raises(
+        ValueError, match=f"scores: expected at least {needed} normal scores"
+    ):
         decision.quantile_threshold(np.arange(needed - 1), fpr)
 
 
-@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "standard_cauchy"])
+@pytest.mark.parametrize(
+    "draw", ["standard_normal", "standard_exponential", "standard_cauchy"]
+)
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.05), (30, 0.1), (50, 0.05)])
 def test_a_new_normal_score_exceeds_the_threshold_as_rarely_as_promised(n, fpr, draw):
     """The exact probability is (n + 1 - rank) / (n + 1), whatever the distribution."""
@@ -71,7 +77,10 @@ def test_ties_make_the_rule_only_safer():
 
 def test_thresholds_keep_the_unit_of_the_scores():
     scores = np.random.default_rng(3).normal(size=200)
-    for moved, back in ((scores * 50 - 1000, lambda t: (t + 1000) / 50), (scores + 1e6, lambda t: t - 1e6)):
+    for moved, back in (
+        (scores * 50 - 1000, lambda t: (t + 1000) / 50),
+        (scores + 1e6, lambda t: t - 1e6),
+    ):
         for rule in (
             lambda s: decision.quantile_threshold(s, 0.05),
             decision.sigma_threshold,
@@ -81,7 +90,9 @@ def test_thresholds_keep_the_unit_of_the_scores():
 
 
 def test_a_float32_score_never_exceeds_itself():
-    """The threshold is one of the scores; compared in float32 it must be equal to it, not below."""
+    """The threshold is one of the scores; compared in float32 it must be equal to it,
+    not below.
+    """
     scores = torch.rand(19, generator=torch.Generator().manual_seed(0))
     threshold = decision.quantile_threshold(scores, 0.05)
     assert isinstance(threshold, float)
@@ -110,7 +121,9 @@ def test_three_sigma_of_skewed_scores_do_not():
 
 
 def test_sigma_threshold_needs_two_scores():
-    with pytest.raises(ValueError, match="scores: expected at least 2 normal scores, got 1"):
+    with pytest.raises(
+        ValueError, match="scores: expected at least 2 normal scores, got 1"
+    ):
         decision.sigma_threshold([1.0])
 
 
@@ -146,7 +159,9 @@ def test_the_bootstrap_leaves_the_global_generator_alone():
 
 
 def width(n: int, **options) -> float:
-    got = decision.bootstrap_threshold(normal_scores(n), 0.1, n_resamples=200, **options)
+    got = decision.bootstrap_threshold(
+        normal_scores(n), 0.1, n_resamples=200, **options
+    )
     return got.high - got.low
 
 
@@ -156,7 +171,9 @@ def test_the_interval_narrows_with_more_scores_and_less_confidence():
 
 
 def test_the_interval_has_the_width_that_theory_gives():
-    """Standard error of a quantile: sqrt(q (1 - q) / n) / density; 95 % are 3.92 of them."""
+    """Standard error of a quantile: sqrt(q (1 - q) / n) / density; 95 % are 3.92 of
+    them.
+    """
     z = stats.norm.ppf(0.9)
     error = np.sqrt(0.9 * 0.1 / 3000) / stats.norm.pdf(z)
     assert width(3000) == pytest.approx(3.92 * error, rel=0.3)
@@ -166,7 +183,9 @@ def test_the_interval_covers_the_true_quantile_about_as_often_as_it_says():
     truth = stats.norm.ppf(0.9)
     covered = 0
     for seed in range(100):
-        got = decision.bootstrap_threshold(normal_scores(300, seed), 0.1, n_resamples=200, confidence=0.9)
+        got = decision.bootstrap_threshold(
+            normal_scores(300, seed), 0.1, n_resamples=200, confidence=0.9
+        )
         covered += got.low <= truth <= got.high
     assert 80 <= covered <= 98
 
@@ -176,5 +195,7 @@ def test_constant_scores_have_no_spread():
 
 
 def test_bootstrap_threshold_needs_two_scores():
-    with pytest.raises(ValueError, match="scores: expected at least 2 normal scores, got 1"):
+    with pytest.raises(
+        ValueError, match="scores: expected at least 2 normal scores, got 1"
+    ):
         decision.bootstrap_threshold([1.0], 0.1)

@@ -1,4 +1,6 @@
-"""The protocol of detectors: fit, score, save and load; networks and detectors inside; failures."""
+"""The protocol of detectors: fit, score, save and load; networks and detectors inside;
+failures.
+"""
 
 import copy
 import json
@@ -23,7 +25,9 @@ from adlab.vectors import KNN, Gaussian, Patchwise, PCAResidual, PixelGaussian
 
 
 def pictures(n=16, channels=1, height=8, width=6, seed=0):
-    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(
+        n, channels, height, width, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 class TinyAutoencoder(Localizer):
@@ -31,15 +35,31 @@ class TinyAutoencoder(Localizer):
 
     any_size = True
 
-    def __init__(self, width: int = 4, kernel: tuple = (3, 3), *, seed: int = 0, device: str = "auto"):
+    def __init__(
+        self,
+        width: int = 4,
+        kernel: tuple = (3, 3),
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
         super().__init__(seed=seed, device=device)
         self.width, self.kernel = width, kernel
 
     def _fit(self, images):
         next(self._stream(images))  # the shape, for `_build`
         self._build()
-        self.history_ = train(self.network_, self._loss, images, epochs=2, seed=self.seed, device=self.device)
-        self.floor_ = torch.stack([self._map(batch).detach().amin() for batch in self._stream(images)]).amin()
+        self.history_ = train(
+            self.network_,
+            self._loss,
+            images,
+            epochs=2,
+            seed=self.seed,
+            device=self.device,
+        )
+        self.floor_ = torch.stack(
+            [self._map(batch).detach().amin() for batch in self._stream(images)]
+        ).amin()
 
     def _build(self):
         channels, options = self.input_shape_[0], {"padding": "same"}
@@ -58,7 +78,9 @@ class TinyAutoencoder(Localizer):
 
 
 class Random(Detector):
-    """A detector that draws random numbers, both to fit and to score; it has no constructor of its own."""
+    """A detector that draws random numbers, both to fit and to score; it has no
+    constructor of its own.
+    """
 
     def _fit(self, images):
         for batch in self._stream(images):
@@ -69,7 +91,9 @@ class Random(Detector):
 
 
 class Nested(Detector):
-    """A detector with one detector as an argument and two learned ones, one of them two levels deep."""
+    """A detector with one detector as an argument and two learned ones, one of them two
+    levels deep.
+    """
 
     def __init__(self, detector, *, seed: int = 0, device: str = "auto"):
         super().__init__(seed=seed, device=device)
@@ -127,8 +151,13 @@ def assert_same(left, right):
 def test_repr_shows_what_is_not_at_its_default():
     assert repr(Gaussian()) == "Gaussian()"
     assert repr(Gaussian("full", 1e-6, seed=0, device="auto")) == "Gaussian()"
-    assert repr(Gaussian("diagonal", seed=3)) == "Gaussian(covariance_type='diagonal', seed=3)"
-    assert repr(Patchwise(KNN(k=2), stride=3)) == "Patchwise(detector=KNN(k=2), stride=3)"
+    assert (
+        repr(Gaussian("diagonal", seed=3))
+        == "Gaussian(covariance_type='diagonal', seed=3)"
+    )
+    assert (
+        repr(Patchwise(KNN(k=2), stride=3)) == "Patchwise(detector=KNN(k=2), stride=3)"
+    )
     assert repr(Random(seed=1)) == "Random(seed=1)"
 
 
@@ -161,7 +190,10 @@ def test_a_detector_stands_for_itself_only(name):
 @each
 def test_unfitted_detector_refuses(name, tmp_path):
     detector = make(name)
-    calls = [detector.anomaly_score, getattr(detector, "anomaly_map", detector.anomaly_score)]
+    calls = [
+        detector.anomaly_score,
+        getattr(detector, "anomaly_map", detector.anomaly_score),
+    ]
     for call in calls:
         with pytest.raises(NotFittedError, match=r"expected a fitted .* got"):
             call(pictures())
@@ -182,7 +214,10 @@ def test_scores_are_float32_on_the_cpu_and_finite(name):
 
 @each
 def test_fitting_twice_is_fitting_once(name):
-    once, twice = make(name).fit(pictures()), make(name).fit(pictures(20, seed=7)).fit(pictures())
+    once, twice = (
+        make(name).fit(pictures()),
+        make(name).fit(pictures(20, seed=7)).fit(pictures()),
+    )
     assert_same(results(once, pictures(5, seed=1)), results(twice, pictures(5, seed=1)))
     assert vars(once).keys() == vars(twice).keys()
 
@@ -196,7 +231,8 @@ def test_a_fitted_detector_can_be_fitted_to_images_of_another_shape():
 def test_same_seed_same_result_another_seed_another(name):
     kind = type(DETECTORS[name])
     first, again, other = (
-        kind(seed=seed).fit(pictures()).anomaly_score(pictures(5, seed=1)) for seed in (1, 1, 2)
+        kind(seed=seed).fit(pictures()).anomaly_score(pictures(5, seed=1))
+        for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -210,7 +246,9 @@ def test_the_result_does_not_depend_on_the_callers_random_state(name):
     assert_same(before, results(make(name).fit(pictures()), pictures(5, seed=1)))
 
 
-@pytest.mark.parametrize("form", [lambda x: x, TensorDataset, lambda x: DataLoader(x, 4, shuffle=True)])
+@pytest.mark.parametrize(
+    "form", [lambda x: x, TensorDataset, lambda x: DataLoader(x, 4, shuffle=True)]
+)
 @each
 def test_the_callers_random_state_stays_untouched(name, form):
     torch.manual_seed(0)
@@ -240,7 +278,12 @@ def test_gradients_may_be_off_or_wanted(name):
 def test_other_shapes_are_refused_and_the_detector_stays_usable(name):
     detector = make(name).fit(pictures())
     before = results(detector, pictures(5, seed=1))
-    bad = [pictures(channels=3), pictures()[0], pictures() + 1, pictures().flatten(1)[:, :5]]
+    bad = [
+        pictures(channels=3),
+        pictures()[0],
+        pictures() + 1,
+        pictures().flatten(1)[:, :5],
+    ]
     bad += [] if detector.any_size else [pictures(height=9), pictures(width=7)]
     for images in bad:
         with pytest.raises(ValueError, match=r"images: expected .* got"):
@@ -255,7 +298,9 @@ def test_other_sizes_are_scored_where_the_method_can(name):
 
 
 def test_training_images_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"images: expected shape \(N, 1, 8, 6\), got \(2, 1, 8, 7\)"):
+    with pytest.raises(
+        ValueError, match=r"images: expected shape \(N, 1, 8, 6\), got \(2, 1, 8, 7\)"
+    ):
         Gaussian().fit([pictures(2), pictures(2, width=7)])
 
 
@@ -278,7 +323,11 @@ def test_a_failed_fit_leaves_the_fitted_detector_as_it_was(name):
     bad = pictures(30, seed=9)
     bad[-1, 0, 0, 0] = torch.nan
 
-    for images, error in [(bad, ValueError), (bad.split(10), ValueError), (BreaksOff(), KeyboardInterrupt)]:
+    for images, error in [
+        (bad, ValueError),
+        (bad.split(10), ValueError),
+        (BreaksOff(), KeyboardInterrupt),
+    ]:
         with pytest.raises(error):
             detector.fit(images)
         assert_same(before, results(detector, pictures(5, seed=1)))
@@ -319,7 +368,9 @@ def test_a_loaded_detector_gives_identical_results(name, tmp_path):
     assert type(loaded) is type(detector)
     assert repr(loaded) == repr(detector)
     assert vars(loaded).keys() == vars(detector).keys()
-    assert_same(results(detector, pictures(5, seed=1)), results(loaded, pictures(5, seed=1)))
+    assert_same(
+        results(detector, pictures(5, seed=1)), results(loaded, pictures(5, seed=1))
+    )
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -338,8 +389,13 @@ def test_saving_twice_writes_the_same_file_and_changes_nothing(name, tmp_path):
 @each
 def test_a_loaded_detector_can_be_fitted_anew(name, tmp_path):
     make(name).fit(pictures(20, seed=3)).save(tmp_path / "file")
-    loaded, fresh = adlab.load_detector(tmp_path / "file").fit(pictures()), make(name).fit(pictures())
-    assert_same(results(loaded, pictures(5, seed=1)), results(fresh, pictures(5, seed=1)))
+    loaded, fresh = (
+        adlab.load_detector(tmp_path / "file").fit(pictures()),
+        make(name).fit(pictures()),
+    )
+    assert_same(
+        results(loaded, pictures(5, seed=1)), results(fresh, pictures(5, seed=1))
+    )
 
 
 @each
@@ -353,16 +409,25 @@ def test_the_file_is_safetensors_without_pickle(name, tmp_path):
 
 def test_a_loaded_network_is_in_eval_mode(tmp_path):
     TinyAutoencoder().fit(pictures()).save(tmp_path / "file")
-    assert not any(module.training for module in adlab.load_detector(tmp_path / "file").network_.modules())
+    assert not any(
+        module.training
+        for module in adlab.load_detector(tmp_path / "file").network_.modules()
+    )
 
 
 def test_numbers_of_numpy_and_devices_of_torch_can_be_saved(tmp_path):
-    KNN(k=np.int64(2), device=torch.device("cpu")).fit(pictures()).save(tmp_path / "file")
+    KNN(k=np.int64(2), device=torch.device("cpu")).fit(pictures()).save(
+        tmp_path / "file"
+    )
     assert repr(adlab.load_detector(tmp_path / "file")) == "KNN(k=2, device='cpu')"
 
 
 def test_a_detector_of_another_device_is_loaded_where_there_is_none(tmp_path):
-    path = altered(tmp_path / "file", params={"device": "cuda:99"}, values={"input_shape_": [1, 8, 6]})
+    path = altered(
+        tmp_path / "file",
+        params={"device": "cuda:99"},
+        values={"input_shape_": [1, 8, 6]},
+    )
     assert repr(adlab.load_detector(path)) == "Gaussian()"
     assert torch.isfinite(adlab.load_detector(path).anomaly_score(pictures())).all()
 
@@ -382,7 +447,8 @@ def test_the_file_may_be_read_by_whoever_may_read_other_files(tmp_path):
 
 def test_saving_into_a_folder_that_is_missing_leaves_nothing(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"path: expected a file in an existing folder, got .*missing"
+        FileNotFoundError,
+        match=r"path: expected a file in an existing folder, got .*missing",
     ):
         KNN().fit(pictures()).save(tmp_path / "missing" / "file")
     assert list(tmp_path.iterdir()) == []
@@ -390,13 +456,19 @@ def test_saving_into_a_folder_that_is_missing_leaves_nothing(tmp_path):
 
 def test_saving_over_a_folder_leaves_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError, match="path: expected a file, got the folder"):
+    with pytest.raises(
+        IsADirectoryError, match="path: expected a file, got the folder"
+    ):
         KNN().fit(pictures()).save(tmp_path / "folder")
     assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
 
 
-@pytest.mark.parametrize("broken", [(Path, "write_bytes"), (Path, "replace")], ids=["write", "replace"])
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(broken, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "broken", [(Path, "write_bytes"), (Path, "replace")], ids=["write", "replace"]
+)
+def test_a_save_that_fails_leaves_the_old_file_and_no_other(
+    broken, tmp_path, monkeypatch
+):
     path = tmp_path / "file"
     KNN().fit(pictures()).save(path)
     old = path.read_bytes()
@@ -431,7 +503,12 @@ def written(path, content):
 def altered(path, **changes):
     """A saved detector whose configuration was changed by hand."""
     Gaussian().fit(pictures()).save(path)
-    config = {"class": "adlab.vectors.Gaussian", "params": {}, "values": {}, "detectors": {}} | changes
+    config = {
+        "class": "adlab.vectors.Gaussian",
+        "params": {},
+        "values": {},
+        "detectors": {},
+    } | changes
     save_file(load_file(path), path, {"adlab": json.dumps(config)})
     return path
 
@@ -442,18 +519,30 @@ def truncated(path):
 
 
 FOREIGN = {
-    "text": lambda path: written(path, b"I am not a detector, but long enough to look like one."),
+    "text": lambda path: written(
+        path, b"I am not a detector, but long enough to look like one."
+    ),
     "empty": lambda path: written(path, b""),
     "short": lambda path: written(path, b"\x01"),
     "truncated": truncated,
-    "other-safetensors": lambda path: save_file({"mean_": torch.zeros(3)}, path) or path,
-    "other-metadata": lambda path: save_file({"a": torch.zeros(3)}, path, {"adlab": "{"}) or path,
-    "number-for-metadata": lambda path: save_file({"a": torch.zeros(3)}, path, {"adlab": "3"}) or path,
+    "other-safetensors": lambda path: (
+        save_file({"mean_": torch.zeros(3)}, path) or path
+    ),
+    "other-metadata": lambda path: (
+        save_file({"a": torch.zeros(3)}, path, {"adlab": "{"}) or path
+    ),
+    "number-for-metadata": lambda path: (
+        save_file({"a": torch.zeros(3)}, path, {"adlab": "3"}) or path
+    ),
     "pickle": lambda path: torch.save({"mean_": torch.zeros(3)}, path) or path,
     "unknown-argument": lambda path: altered(path, params={"colour": "red"}),
     "bad-argument": lambda path: altered(path, params={"reg_covar": -1}),
     "wrong-network": lambda path: altered(
-        path, **{"class": f"{__name__}.TinyAutoencoder", "values": {"input_shape_": [1, 8, 6]}}
+        path,
+        **{
+            "class": f"{__name__}.TinyAutoencoder",
+            "values": {"input_shape_": [1, 8, 6]},
+        },
     ),
     "unknown-class": lambda path: altered(path, **{"class": "adlab.vectors.Nonsense"}),
     "unknown-room": lambda path: altered(path, **{"class": "adlab.nonsense.Gaussian"}),
@@ -469,7 +558,9 @@ def test_other_files_are_refused(name, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"path: expected .* got .*missing\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"path: expected .* got .*missing\.safetensors"
+    ):
         adlab.load_detector(tmp_path / "missing.safetensors")
 
 
@@ -478,15 +569,21 @@ def test_loading_never_imports_a_module_from_outside(module, tmp_path, monkeypat
     (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     known = set(sys.modules)
-    with pytest.raises(ValueError, match=f"known class, got {module}.Evil; import its module first"):
+    with pytest.raises(
+        ValueError, match=f"known class, got {module}.Evil; import its module first"
+    ):
         adlab.load_detector(altered(tmp_path / "file", **{"class": f"{module}.Evil"}))
     assert set(sys.modules) == known
 
 
-@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "torch.nn.Linear"])
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins.eval", "subprocess.Popen", "torch.nn.Linear"]
+)
 def test_loading_never_calls_what_is_no_detector(name, tmp_path):
     with pytest.raises(ValueError, match="known class"):
-        adlab.load_detector(altered(tmp_path / "file", **{"class": name, "params": {"command": "true"}}))
+        adlab.load_detector(
+            altered(tmp_path / "file", **{"class": name, "params": {"command": "true"}})
+        )
 
 
 def test_a_class_of_ones_own_does_not_take_the_place_of_one_of_adlab(tmp_path):
@@ -507,5 +604,9 @@ def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
         "images = torch.rand(5, 1, 8, 6, generator=torch.Generator().manual_seed(1)); "
         "torch.save(adlab.load_detector(sys.argv[1]).anomaly_map(images), sys.argv[2])"
     )
-    subprocess.run([sys.executable, "-c", script, tmp_path / "file", tmp_path / "maps"], check=True)
-    torch.testing.assert_close(torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1)))
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "file", tmp_path / "maps"], check=True
+    )
+    torch.testing.assert_close(
+        torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1))
+    )

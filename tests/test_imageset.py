@@ -12,7 +12,12 @@ from adlab.data import ImageSet, Splits
 
 def pictures(n=6, channels=1, height=4, width=5):
     """Each image has a brightness of its own, so that it can be told from the others."""
-    return (torch.arange(n) / n).view(n, 1, 1, 1).expand(n, channels, height, width).clone()
+    return (
+        (torch.arange(n) / n)
+        .view(n, 1, 1, 1)
+        .expand(n, channels, height, width)
+        .clone()
+    )
 
 
 def numbers(images):
@@ -39,11 +44,14 @@ def test_kinds_follow_the_labels():
 
 
 @pytest.mark.parametrize(
-    "labels", [[0, 1, 1], (0, 1, 1), np.array([False, True, True]), torch.tensor([0.0, 1, 1])]
+    "labels",
+    [[0, 1, 1], (0, 1, 1), np.array([False, True, True]), torch.tensor([0.0, 1, 1])],
 )
 def test_everything_has_its_one_type(labels):
     masks = np.zeros((3, 4, 5), dtype=np.uint8)
-    images = ImageSet(pictures(3).double().numpy(), labels, masks, kinds=("good", "a", "b"))
+    images = ImageSet(
+        pictures(3).double().numpy(), labels, masks, kinds=("good", "a", "b")
+    )
     assert images.images.dtype == torch.float32
     assert images.labels.dtype == torch.int64
     assert images.labels.tolist() == [0, 1, 1]
@@ -106,13 +114,19 @@ def test_of_kind(image_set):
 
 
 def test_an_unknown_kind_lists_those_there_are(image_set):
-    with pytest.raises(ValueError, match=r"kinds: expected some of \['bead', 'good', 'hole'\], got 'holes'"):
+    with pytest.raises(
+        ValueError,
+        match=r"kinds: expected some of \['bead', 'good', 'hole'\], got 'holes'",
+    ):
         image_set.of_kind("hole", "holes")
 
 
 def test_repr_is_one_short_line(image_set):
     assert repr(image_set) == "ImageSet(6 images of 1×4×5, 3 anomalous, with masks)"
-    assert repr(ImageSet(pictures(2, 3))) == "ImageSet(2 images of 3×4×5, 0 anomalous, no masks)"
+    assert (
+        repr(ImageSet(pictures(2, 3)))
+        == "ImageSet(2 images of 3×4×5, 0 anomalous, no masks)"
+    )
 
 
 def test_a_set_cannot_be_changed_by_mistake(image_set):
@@ -154,14 +168,21 @@ def test_splits_hold_normal_images_for_training_and_validation(image_set):
     splits = Splits(image_set[:2], image_set[2], image_set)
     assert splits.optimal_score is None
     assert "optimal" not in repr(splits)
-    for train, val, name in [(image_set, image_set[:2], "train"), (image_set[:2], image_set[2:], "val")]:
-        with pytest.raises(ValueError, match=f"{name}: expected normal images only, got 3 anomalous"):
+    for train, val, name in [
+        (image_set, image_set[:2], "train"),
+        (image_set[:2], image_set[2:], "val"),
+    ]:
+        with pytest.raises(
+            ValueError, match=f"{name}: expected normal images only, got 3 anomalous"
+        ):
             Splits(train, val, image_set)
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_splits_are_of_image_sets(name):
-    parts = dict.fromkeys(["train", "val", "test"], ImageSet(pictures())) | {name: pictures()}
+    parts = dict.fromkeys(["train", "val", "test"], ImageSet(pictures())) | {
+        name: pictures()
+    }
     with pytest.raises(TypeError, match=f"{name}: expected an ImageSet, got Tensor"):
         Splits(**parts)
 
@@ -170,16 +191,22 @@ def test_splits_are_of_image_sets(name):
 
 
 def test_load_lists_the_known_names():
-    with pytest.raises(ValueError, match=r"name: expected one of .*'digits'.*'mvtec-ad'.* got 'digit'"):
+    with pytest.raises(
+        ValueError, match=r"name: expected one of .*'digits'.*'mvtec-ad'.* got 'digit'"
+    ):
         adlab.data.load("digit")
 
 
 def test_load_lists_the_known_options():
-    with pytest.raises(TypeError, match=r"options of 'digits': expected some of .*seed.* got 'sede'"):
+    with pytest.raises(
+        TypeError, match=r"options of 'digits': expected some of .*seed.* got 'sede'"
+    ):
         adlab.data.load("digits", sede=1)
 
 
 def test_embedded_and_public_names_are_all_names():
     assert set(adlab.data.EMBEDDED) & set(adlab.data.PUBLIC) == set()
     assert {"nanofibres", "wafers", "textures", "digits"} <= set(adlab.data.EMBEDDED)
-    assert {"mnist", "fashion-mnist", "kmnist", "cifar10", "mvtec-ad", "btad"} <= set(adlab.data.PUBLIC)
+    assert {"mnist", "fashion-mnist", "kmnist", "cifar10", "mvtec-ad", "btad"} <= set(
+        adlab.data.PUBLIC
+    )

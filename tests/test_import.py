@@ -23,7 +23,10 @@ HEAVY = {
     "torchvision",
 }
 
-ROOMS = ["adlab", *(module.name for module in pkgutil.walk_packages(adlab.__path__, "adlab."))]
+ROOMS = [
+    "adlab",
+    *(module.name for module in pkgutil.walk_packages(adlab.__path__, "adlab.")),
+]
 
 
 SCRIPT = """
@@ -40,13 +43,17 @@ print(json.dumps([*seconds, modules]))
 
 def run(script):
     """What a fresh process prints, as JSON."""
-    process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
     return json.loads(process.stdout)
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """Three times: seconds to import adlab, then its rooms, beside torch; and the modules that came along."""
+    """Three times: seconds to import adlab, then its rooms, beside torch; and the
+    modules that came along.
+    """
     return [run(SCRIPT) for _ in range(3)]
 
 
@@ -65,13 +72,18 @@ def test_importing_brings_in_nothing_heavy(runs):
 def test_importing_writes_and_prints_nothing(tmp_path):
     script = "import adlab; adlab.vectors, adlab.data"
     process = subprocess.run(
-        [sys.executable, "-B", "-c", script], check=True, capture_output=True, cwd=tmp_path
+        [sys.executable, "-B", "-c", script],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
     )
     assert process.stdout == process.stderr == b""
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", [name for name in ROOMS if not name.endswith("__main__")])
+@pytest.mark.parametrize(
+    "module", [name for name in ROOMS if not name.endswith("__main__")]
+)
 def test_every_module_imports_by_itself(module):
     assert importlib.import_module(module).__doc__
 
@@ -99,7 +111,9 @@ def test_show_is_the_function_whatever_was_imported():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'adlab' has no attribute 'nonsense'"):
+    with pytest.raises(
+        AttributeError, match="module 'adlab' has no attribute 'nonsense'"
+    ):
         _ = adlab.nonsense
     with pytest.raises(ImportError):
         exec("from adlab import nonsense", {})

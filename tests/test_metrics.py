@@ -1,4 +1,6 @@
-"""The metrics against definitions spelled out by loops, against scikit-learn, and against known values."""
+"""The metrics against definitions spelled out by loops, against scikit-learn, and
+against known values.
+"""
 
 from collections import namedtuple
 from itertools import pairwise
@@ -28,7 +30,9 @@ cases = pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 
 
 def every_threshold(case: Case) -> list[tuple[float, int, int, int, int]]:
-    """(threshold, TP, FP, FN, TN) at every distinct score and at -inf, counted one by one."""
+    """(threshold, TP, FP, FN, TN) at every distinct score and at -inf, counted one by
+    one.
+    """
     rows = []
     for threshold in [*sorted(set(case.scores), reverse=True), -np.inf]:
         detected = [score > threshold for score in case.scores]
@@ -38,7 +42,12 @@ def every_threshold(case: Case) -> list[tuple[float, int, int, int, int]]:
     return rows
 
 
-WAYS = [(True, True), (True, False), (False, True), (False, False)]  # TP, FP, FN, TN as (detected, label)
+WAYS = [
+    (True, True),
+    (True, False),
+    (False, True),
+    (False, False),
+]  # TP, FP, FN, TN as (detected, label)
 
 
 def pairwise_auroc(case: Case) -> float:
@@ -70,7 +79,9 @@ def test_rates_equal_sklearn(case):
     assert got.fpr == pytest.approx(1 - sk.recall_score(~case.labels, ~verdicts))
     assert got.precision == pytest.approx(sk.precision_score(case.labels, verdicts))
     assert got.f1 == pytest.approx(sk.f1_score(case.labels, verdicts))
-    assert metrics.accuracy(verdicts, case.labels) == pytest.approx(sk.accuracy_score(case.labels, verdicts))
+    assert metrics.accuracy(verdicts, case.labels) == pytest.approx(
+        sk.accuracy_score(case.labels, verdicts)
+    )
 
 
 def test_rates_without_detections():
@@ -94,8 +105,12 @@ def test_roc_curve_counts_every_threshold(case):
     fpr, tpr, thresholds = metrics.roc_curve(*case)
     rows = every_threshold(case)
     np.testing.assert_array_equal(thresholds, [row[0] for row in rows])
-    np.testing.assert_allclose(tpr, [tp / (tp + fn) for _, tp, _, fn, _ in rows], atol=1e-12)
-    np.testing.assert_allclose(fpr, [fp / (fp + tn) for _, _, fp, _, tn in rows], atol=1e-12)
+    np.testing.assert_allclose(
+        tpr, [tp / (tp + fn) for _, tp, _, fn, _ in rows], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        fpr, [fp / (fp + tn) for _, _, fp, _, tn in rows], atol=1e-12
+    )
 
 
 @cases
@@ -104,7 +119,9 @@ def test_curves_equal_sklearn(case):
     theirs = sk.roc_curve(case.labels, case.scores, drop_intermediate=False)
     np.testing.assert_allclose(fpr, theirs[0], atol=1e-12)
     np.testing.assert_allclose(tpr, theirs[1], atol=1e-12)
-    np.testing.assert_array_equal(thresholds[:-1], theirs[2][1:])  # its rule is >=, one distinct score on
+    np.testing.assert_array_equal(
+        thresholds[:-1], theirs[2][1:]
+    )  # its rule is >=, one distinct score on
     precision, recall, thresholds = metrics.precision_recall_curve(*case)
     theirs = sk.precision_recall_curve(case.labels, case.scores)
     np.testing.assert_allclose(precision, theirs[0][::-1], atol=1e-12)
@@ -154,7 +171,9 @@ def test_average_precision_equals_sklearn(case):
 def test_only_ranks_matter(transform, metric):
     for case in CASES:
         moved = transform(case.scores)
-        assert len(set(moved)) == len(set(case.scores))  # the transformation itself lost nothing
+        assert len(set(moved)) == len(
+            set(case.scores)
+        )  # the transformation itself lost nothing
         assert metric(moved, case.labels) == metric(*case)
 
 
@@ -190,20 +209,28 @@ def test_double_precision_is_kept():
     scores = np.array([1e8, 1e8 + 1, 1e8 + 2, 1e8 + 3])
     assert metrics.auroc(scores, [0, 0, 1, 1]) == 1
     assert metrics.best_f1(scores, [0, 0, 1, 1]) == (1, scores[1])
-    assert metrics.pro(scores.reshape(1, 2, 2), [[[0, 0], [1, 1]]]) == pytest.approx(1, abs=1e-12)
+    assert metrics.pro(scores.reshape(1, 2, 2), [[[0, 0], [1, 1]]]) == pytest.approx(
+        1, abs=1e-12
+    )
 
 
 @cases
 def test_best_f1_is_the_best_of_all_thresholds(case):
-    best = max(2 * tp / (2 * tp + fp + fn) for _, tp, fp, fn, _ in every_threshold(case))
+    best = max(
+        2 * tp / (2 * tp + fp + fn) for _, tp, fp, fn, _ in every_threshold(case)
+    )
     f1, threshold = metrics.best_f1(*case)
     assert f1 == pytest.approx(best, abs=1e-12)
-    assert sk.f1_score(case.labels, case.scores > threshold) == pytest.approx(f1, abs=1e-12)
+    assert sk.f1_score(case.labels, case.scores > threshold) == pytest.approx(
+        f1, abs=1e-12
+    )
 
 
 @cases
 def test_best_tpr_tnr_is_the_best_of_all_thresholds(case):
-    best = max(tp / (tp + fn) + tn / (fp + tn) for _, tp, fp, fn, tn in every_threshold(case))
+    best = max(
+        tp / (tp + fn) + tn / (fp + tn) for _, tp, fp, fn, tn in every_threshold(case)
+    )
     tpr, tnr, threshold = metrics.best_tpr_tnr(*case)
     assert tpr + tnr == pytest.approx(best, abs=1e-12)
     got = metrics.rates(case.scores > threshold, case.labels)
@@ -214,12 +241,20 @@ def test_best_tpr_tnr_is_the_best_of_all_thresholds(case):
 def test_fpr_at_tpr_is_the_smallest_that_suffices(case):
     rows = every_threshold(case)
     for share in (0.01, 0.1, 0.1 * 3, 0.5, 0.8, 0.95, 1.0):
-        enough = [fp / (fp + tn) for _, tp, fp, fn, tn in rows if tp >= (tp + fn) * share - 1e-9]
-        assert metrics.fpr_at_tpr(*case, tpr=share) == pytest.approx(min(enough), abs=1e-12)
+        enough = [
+            fp / (fp + tn)
+            for _, tp, fp, fn, tn in rows
+            if tp >= (tp + fn) * share - 1e-9
+        ]
+        assert metrics.fpr_at_tpr(*case, tpr=share) == pytest.approx(
+            min(enough), abs=1e-12
+        )
 
 
 def test_fpr_at_tpr_is_not_misled_by_rounding():
-    """0.1 * 3 > 0.3 in floating point, and three of ten anomalies lie above all normal scores."""
+    """0.1 * 3 > 0.3 in floating point, and three of ten anomalies lie above all normal
+    scores.
+    """
     scores = [9, 8, 7, 5, 4, 3, 3, 2, 2, 1, 6, 6]
     assert metrics.fpr_at_tpr(scores, [1] * 10 + [0] * 2, tpr=0.1 * 3) == 0
 
@@ -228,7 +263,12 @@ def test_any_kind_of_array_will_do():
     scores, labels = CASES[0]
     want = metrics.auroc(scores, labels)
     assert metrics.auroc(scores.tolist(), labels.tolist()) == want
-    assert metrics.auroc(torch.from_numpy(scores).requires_grad_(), torch.from_numpy(labels).long()) == want
+    assert (
+        metrics.auroc(
+            torch.from_numpy(scores).requires_grad_(), torch.from_numpy(labels).long()
+        )
+        == want
+    )
     assert metrics.auroc(np.repeat(scores, 2)[::2], labels.astype(np.uint8)) == want
     assert metrics.auroc(scores[::-1], labels[::-1]) == want
     assert isinstance(want, float)
@@ -309,7 +349,9 @@ def brute_force_pro(maps, masks, limit: float) -> float:
 
 
 def random_maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Four images, the last one good; scattered pixels make many regions; ties in two of three cases."""
+    """Four images, the last one good; scattered pixels make many regions; ties in two
+    of three cases.
+    """
     rng = np.random.default_rng(seed)
     masks = rng.random((4, 9, 11)) < rng.uniform(0.02, 0.4)
     masks[3] = False
@@ -331,7 +373,9 @@ def test_pro_equals_brute_force(seed, limit):
 def test_pro_curve_equals_brute_force(seed):
     maps, masks = random_maps(seed)
     fpr, overlap = metrics.pro_curve(maps, masks)
-    np.testing.assert_allclose(np.stack([fpr, overlap], 1), brute_force_pro_curve(maps, masks), atol=1e-12)
+    np.testing.assert_allclose(
+        np.stack([fpr, overlap], 1), brute_force_pro_curve(maps, masks), atol=1e-12
+    )
     assert (fpr[-1], overlap[-1]) == (1, pytest.approx(1, abs=1e-12))
 
 
@@ -350,8 +394,12 @@ def test_pro_of_known_maps():
     masks[0, 2:5, 2:5] = masks[0, 10:18, 3:9] = masks[1, 4, 4] = True
     assert metrics.pro(masks.astype(float), masks) == pytest.approx(1, abs=1e-12)
     assert metrics.pro(-masks.astype(float), masks) == 0
-    assert metrics.pro(np.full(masks.shape, -3.0), masks) == pytest.approx(0.15, abs=1e-12)
-    assert metrics.pro(np.zeros(masks.shape), masks, max_fpr=1) == pytest.approx(0.5, abs=1e-12)
+    assert metrics.pro(np.full(masks.shape, -3.0), masks) == pytest.approx(
+        0.15, abs=1e-12
+    )
+    assert metrics.pro(np.zeros(masks.shape), masks, max_fpr=1) == pytest.approx(
+        0.5, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.3, 0.7, 1.0])
@@ -362,7 +410,9 @@ def test_pro_of_a_perfect_ranking_does_not_exceed_one(limit):
 
 
 def test_regions_count_alike_whatever_their_size():
-    """One of two regions is found before any false alarm; it makes half of the score, large or small."""
+    """One of two regions is found before any false alarm; it makes half of the score,
+    large or small.
+    """
     masks = np.zeros((1, 20, 20), dtype=bool)
     masks[0, 1:11, 1:11] = masks[0, 15, 15] = True
     large, small = np.zeros(masks.shape), np.zeros(masks.shape)
@@ -370,11 +420,18 @@ def test_regions_count_alike_whatever_their_size():
     large[0, 15, 15] = small[0, 1:11, 1:11] = -1
     assert metrics.pro(large, masks) == pytest.approx(0.5, abs=1e-12)
     assert metrics.pro(small, masks) == pytest.approx(0.5, abs=1e-12)
-    assert metrics.pixel_auroc(large, masks) > 0.9 > 0.1 > metrics.pixel_auroc(small, masks)
+    assert (
+        metrics.pixel_auroc(large, masks)
+        > 0.9
+        > 0.1
+        > metrics.pixel_auroc(small, masks)
+    )
 
 
 def test_pixels_that_touch_diagonally_are_one_region():
-    """Two diagonal pixels and a third apart: 2 regions, so the pair found alone gives 1/2 (not 2/3)."""
+    """Two diagonal pixels and a third apart: 2 regions, so the pair found alone gives
+    1/2 (not 2/3).
+    """
     masks = np.zeros((1, 8, 8), dtype=bool)
     masks[0, 1, 1] = masks[0, 2, 2] = masks[0, 6, 6] = True
     maps = np.zeros(masks.shape)
@@ -384,7 +441,9 @@ def test_pixels_that_touch_diagonally_are_one_region():
 
 
 def test_regions_do_not_reach_into_the_next_image():
-    """The same place in two images is two regions: with a third, the pair makes 2/3 (not 1/2)."""
+    """The same place in two images is two regions: with a third, the pair makes 2/3
+    (not 1/2).
+    """
     masks = np.zeros((2, 8, 8), dtype=bool)
     masks[0, 1, 1] = masks[1, 1, 1] = masks[1, 6, 6] = True
     maps = np.zeros(masks.shape)
@@ -394,7 +453,9 @@ def test_regions_do_not_reach_into_the_next_image():
 
 
 def test_false_alarms_in_good_images_count():
-    """A row of a good image above the anomalies: nothing is found until the FPR is past that row."""
+    """A row of a good image above the anomalies: nothing is found until the FPR is past
+    that row.
+    """
     masks = np.zeros((2, 10, 10), dtype=bool)
     masks[0, 3:5, 3:5] = True
     maps = masks.astype(float)
@@ -418,11 +479,18 @@ def test_memory_layout_and_container_do_not_matter(metric):
     want = metric(maps, masks)
     wide = np.repeat(maps, 2, axis=2)
     assert metric(np.asfortranarray(maps), masks) == pytest.approx(want, abs=1e-12)
-    assert metric(wide[:, :, ::2], np.asfortranarray(masks)) == pytest.approx(want, abs=1e-12)
+    assert metric(wide[:, :, ::2], np.asfortranarray(masks)) == pytest.approx(
+        want, abs=1e-12
+    )
     assert metric(maps[::-1], masks[::-1]) == pytest.approx(want, abs=1e-12)
-    transposed = torch.from_numpy(maps).transpose(1, 2), torch.from_numpy(masks).transpose(1, 2)
+    transposed = (
+        torch.from_numpy(maps).transpose(1, 2),
+        torch.from_numpy(masks).transpose(1, 2),
+    )
     assert metric(*transposed) == pytest.approx(want, abs=1e-12)
-    assert metric(maps.astype(np.float32), masks.astype(np.uint8)) == pytest.approx(want, abs=1e-12)
+    assert metric(maps.astype(np.float32), masks.astype(np.uint8)) == pytest.approx(
+        want, abs=1e-12
+    )
     assert metric(maps.tolist(), masks.tolist()) == pytest.approx(want, abs=1e-12)
 
 
@@ -433,7 +501,9 @@ def test_pixel_auroc_is_the_auroc_of_all_pixels(seed):
     assert metrics.pixel_auroc(maps, masks) == pytest.approx(want, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", [metrics.pro, metrics.pro_curve, metrics.pixel_auroc])
+@pytest.mark.parametrize(
+    "metric", [metrics.pro, metrics.pro_curve, metrics.pixel_auroc]
+)
 def test_masks_must_hold_both_kinds_of_pixels(metric):
     maps = np.random.default_rng(0).normal(size=(2, 5, 5))
     with pytest.raises(ValueError, match="got no anomalous pixel"):
@@ -447,7 +517,10 @@ def test_masks_must_hold_both_kinds_of_pixels(metric):
 
 def random_open_set(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    known, unknown = rng.normal(size=rng.integers(1, 60)), rng.normal(1, 1, size=rng.integers(1, 60))
+    known, unknown = (
+        rng.normal(size=rng.integers(1, 60)),
+        rng.normal(1, 1, size=rng.integers(1, 60)),
+    )
     if seed % 2:
         known, unknown = np.round(known), np.round(unknown)
     return known, rng.random(len(known)) < 0.7, unknown
@@ -470,7 +543,9 @@ def test_oscr_is_the_auroc_of_a_faultless_classifier(seed):
     known, _, unknown = random_open_set(seed)
     labels = np.repeat([0, 1], [len(known), len(unknown)])
     want = metrics.auroc(np.concatenate([known, unknown]), labels)
-    assert metrics.oscr(known, np.ones(len(known)), unknown) == pytest.approx(want, abs=1e-12)
+    assert metrics.oscr(known, np.ones(len(known)), unknown) == pytest.approx(
+        want, abs=1e-12
+    )
     assert metrics.oscr(known, np.zeros(len(known)), unknown) == 0
 
 

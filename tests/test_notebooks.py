@@ -1,4 +1,6 @@
-"""The notebooks as they are committed: their form, their anatomy, and what the reader may rely on."""
+"""The notebooks as they are committed: their form, their anatomy, and what the reader
+may rely on.
+"""
 
 import ast
 import json
@@ -14,7 +16,13 @@ from tools import stamp
 ROOT = Path(__file__).parents[1]
 PATHS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
-SECTIONS = ["You will learn", "Where it fails", "Exercises", "Summary", "Further reading"]
+SECTIONS = [
+    "You will learn",
+    "Where it fails",
+    "Exercises",
+    "Summary",
+    "Further reading",
+]
 LAST_SECTION = "On the real benchmark"
 TAGS = {
     "setup",
@@ -102,7 +110,9 @@ def headings(cell):
 
 
 def calls(node):
-    """Yield the dotted names of what a piece of code calls, what it only defines left out."""
+    """Yield the dotted names of what a piece of code calls, what it only defines left
+    out.
+    """
     if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
         return
     if isinstance(node, ast.Call):
@@ -114,16 +124,27 @@ def calls(node):
 def draws(node, helpers=frozenset()):
     """Tell whether code draws a figure when it runs."""
     names = list(calls(node))
-    return any((DRAWING.search(name) and not NOT_DRAWING.match(name)) or name in helpers for name in names)
+    return any(
+        (DRAWING.search(name) and not NOT_DRAWING.match(name)) or name in helpers
+        for name in names
+    )
 
 
 def figure_cells(book):
-    """Return the code cells that draw a figure, themselves or by a helper that the notebook defines."""
+    """Return the code cells that draw a figure, themselves or by a helper that the
+    notebook defines.
+    """
     helpers, found = set(), []
     for cell in code_cells(book):
         code = tree(cell)
-        functions = [node for node in ast.walk(code) if isinstance(node, ast.FunctionDef)]
-        helpers |= {each.name for each in functions if any(draws(step, helpers) for step in each.body)}
+        functions = [
+            node for node in ast.walk(code) if isinstance(node, ast.FunctionDef)
+        ]
+        helpers |= {
+            each.name
+            for each in functions
+            if any(draws(step, helpers) for step in each.body)
+        }
         if draws(code, helpers):
             found.append(cell)
     return found
@@ -155,7 +176,9 @@ def test_stamp_has_nothing_to_do(path, book):
 
 def test_format_is_valid_and_ids_are_unique(path):
     raw = json.loads(path.read_text(encoding="utf-8"))
-    ids = [cell["id"] for cell in raw["cells"]]  # before nbformat, which mends doubled ids as it reads
+    ids = [
+        cell["id"] for cell in raw["cells"]
+    ]  # before nbformat, which mends doubled ids as it reads
     assert len(set(ids)) == len(ids)
     assert (raw["nbformat"], raw["nbformat_minor"]) == (4, 5)
     nbformat.validate(raw)
@@ -185,9 +208,11 @@ def test_badge_leads_to_a_notebook_that_exists(book):
 
 
 def test_setup_appears_once(book):
-    assert [cell.id for cell in book.cells if stamp.is_setup(cell) or "google.colab" in cell.source] == [
-        book.cells[2].id
-    ]
+    assert [
+        cell.id
+        for cell in book.cells
+        if stamp.is_setup(cell) or "google.colab" in cell.source
+    ] == [book.cells[2].id]
 
 
 def test_only_the_setup_cell_uses_magics(book):
@@ -205,7 +230,12 @@ def test_one_title_and_the_sections_in_order(book):
 
 
 def test_headings_are_not_numbered_by_hand(book):
-    found = [text for cell in prose_cells(book) for level, text in headings(cell) if level != 3]
+    found = [
+        text
+        for cell in prose_cells(book)
+        for level, text in headings(cell)
+        if level != 3
+    ]
     assert not [text for text in found if re.match(r"\d", text)]
 
 
@@ -222,14 +252,25 @@ def test_code_cells_are_short(book):
 
 
 def test_lines_fit_a_narrow_page(book):
-    others = [cell for cell in code_cells(book) if not stamp.is_setup(cell)]  # a fork's address may be long
-    assert not [line for cell in others for line in cell.source.splitlines() if len(line) > WIDEST]
+    others = [
+        cell for cell in code_cells(book) if not stamp.is_setup(cell)
+    ]  # a fork's address may be long
+    assert not [
+        line
+        for cell in others
+        for line in cell.source.splitlines()
+        if len(line) > WIDEST
+    ]
 
 
 @pytest.mark.parametrize("kind", MYST)
 def test_markdown_reads_well_outside_the_site(book, kind):
     for cell in prose_cells(book):
-        text = cell.source if kind in {"role", "directive"} else without(cell.source, NOT_PROSE[:5])
+        text = (
+            cell.source
+            if kind in {"role", "directive"}
+            else without(cell.source, NOT_PROSE[:5])
+        )
         assert not re.findall(MYST[kind], text, re.MULTILINE), cell.source
 
 
@@ -239,7 +280,9 @@ def test_displayed_formulas_stand_on_lines_of_their_own(book):
         for formula in re.finditer(r"(?s)\$\$.*?\$\$", text):
             before = text[: formula.start()].rpartition("\n")[2]
             after = text[formula.end() :].partition("\n")[0]
-            assert not before.strip("> ") + after.strip(), f"beside a formula: {before!r} {after!r}"
+            assert not before.strip("> ") + after.strip(), (
+                f"beside a formula: {before!r} {after!r}"
+            )
 
 
 def test_every_figure_has_words(book):
@@ -271,7 +314,9 @@ def test_there_are_exercises_numbered_from_one(book):
     found = [heading for heading, _ in exercises(book)]
     assert len(found) >= FEWEST_EXERCISES
     numbers = [re.match(r"Exercise (\d+): \S", heading) for heading in found]
-    assert [match and int(match[1]) for match in numbers] == list(range(1, len(found) + 1))
+    assert [match and int(match[1]) for match in numbers] == list(
+        range(1, len(found) + 1)
+    )
 
 
 def test_every_exercise_has_a_solution_that_runs(book):
@@ -281,7 +326,9 @@ def test_every_exercise_has_a_solution_that_runs(book):
         assert solutions, heading
         assert all(set(tags(cell)) & {"solution", "starter"} for cell in code), heading
         for cell in solutions:
-            assert cell.source.startswith(f"# @title Solution to exercise {number}"), heading
+            assert cell.source.startswith(f"# @title Solution to exercise {number}"), (
+                heading
+            )
             assert "hide-cell" in tags(cell)
             assert cell.metadata["jupyter"] == stamp.FOLDED["jupyter"]
 
@@ -290,12 +337,18 @@ def test_solutions_are_folded(book):
     for _, cells in exercises(book):
         prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         assert not re.search(r"(?mi)^[#* ]*solution", prose)
-        assert prose.count("<details>") == prose.count("<summary>") == prose.count("</details>")
+        assert (
+            prose.count("<details>")
+            == prose.count("<summary>")
+            == prose.count("</details>")
+        )
 
 
 def test_folds_leave_blank_lines_around_markdown(book):
     for cell in prose_cells(book):
-        assert not re.findall(r"</summary>[ ]*\n[^\n]|[^\n]\n</details>", cell.source), cell.source
+        assert not re.findall(
+            r"</summary>[ ]*\n[^\n]|[^\n]\n</details>", cell.source
+        ), cell.source
 
 
 def test_no_results_typed_by_hand(book):
@@ -313,5 +366,9 @@ def test_links_to_other_files_of_the_book_exist(book, path):
 
 def test_names_of_figures_are_unique_over_the_book():
     books = [nbformat.read(path, as_version=4) for path in PATHS]
-    names = [cell.metadata.mystnb["figure"]["name"] for book in books for cell in figure_cells(book)]
+    names = [
+        cell.metadata.mystnb["figure"]["name"]
+        for book in books
+        for cell in figure_cells(book)
+    ]
     assert len(set(names)) == len(names)

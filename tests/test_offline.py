@@ -1,4 +1,6 @@
-"""The network is really forbidden: in this process, and in the kernels that run the notebooks."""
+"""The network is really forbidden: in this process, and in the kernels that run the
+notebooks.
+"""
 
 import os
 import socket
@@ -33,12 +35,16 @@ def test_network_is_forbidden_in_this_process(source):
 
 
 def test_network_is_forbidden_in_kernels_of_notebooks():
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="network is forbidden"):
+    with pytest.raises(
+        nbclient.exceptions.CellExecutionError, match="network is forbidden"
+    ):
         run_in_kernel(ATTEMPTS["address"])
 
 
 def test_network_is_forbidden_in_child_processes():
-    child = subprocess.run([sys.executable, "-c", ATTEMPTS["name"]], capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-c", ATTEMPTS["name"]], capture_output=True, text=True
+    )
     assert child.returncode != 0
     assert "network is forbidden" in child.stderr
 
@@ -52,7 +58,8 @@ def test_this_machine_stays_reachable():
 
 
 def test_downloaders_cannot_hide_the_failure():
-    # A chapter that caught OSError and went on without its download would look offline and not be.
+    # A chapter that caught OSError and went on without its download would look offline
+    # and not be.
     with pytest.raises(RuntimeError):
         try:
             urllib.request.urlopen("http://example.org", timeout=1)

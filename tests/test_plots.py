@@ -18,7 +18,9 @@ LABELS = np.repeat([0, 1], [60, 40])
 
 
 def pictures(n, channels=1, height=8, width=6):
-    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0))
+    return torch.rand(
+        n, channels, height, width, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def squares(n, height=8, width=6):
@@ -29,14 +31,22 @@ def squares(n, height=8, width=6):
 
 FIGURES = {
     "grid": lambda: plots.image_grid(pictures(5)),
-    "coloured-grid": lambda: plots.image_grid(pictures(2, 3), ["one", "two"], squares(2), columns=1),
-    "maps": lambda: plots.map_grid(pictures(3), pictures(3)[:, 0], squares(3), ["a", "b", "c"]),
+    "coloured-grid": lambda: plots.image_grid(
+        pictures(2, 3), ["one", "two"], squares(2), columns=1
+    ),
+    "maps": lambda: plots.map_grid(
+        pictures(3), pictures(3)[:, 0], squares(3), ["a", "b", "c"]
+    ),
     "one-map": lambda: plots.map_grid(pictures(1), np.zeros((1, 8, 6))),
-    "histogram": lambda: plots.score_histogram(SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}),
+    "histogram": lambda: plots.score_histogram(
+        SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}
+    ),
     "one-class-histogram": lambda: plots.score_histogram(SCORES[:60], LABELS[:60]),
     "constant-histogram": lambda: plots.score_histogram([2.0, 2.0], [0, 1]),
     "roc": lambda: plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, LABELS)}),
-    "many-roc": lambda: plots.roc({f"method {i}": (SCORES + i, LABELS) for i in range(12)}),
+    "many-roc": lambda: plots.roc(
+        {f"method {i}": (SCORES + i, LABELS) for i in range(12)}
+    ),
 }
 
 
@@ -49,7 +59,9 @@ def test_a_figure_is_handed_over_and_not_left_open(name):
     assert plt.get_fignums() == []
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=50)
-    assert np.asarray(plt.imread(io.BytesIO(file.getvalue())))[..., :3].std() > 0.01  # not blank
+    assert (
+        np.asarray(plt.imread(io.BytesIO(file.getvalue())))[..., :3].std() > 0.01
+    )  # not blank
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -80,7 +92,8 @@ def shown(figure):
 
 
 @pytest.mark.parametrize(
-    ("n", "columns", "shape"), [(1, 6, (1, 1)), (5, 2, (3, 2)), (6, 6, (1, 6)), (7, 6, (2, 6))]
+    ("n", "columns", "shape"),
+    [(1, 6, (1, 1)), (5, 2, (3, 2)), (6, 6, (1, 6)), (7, 6, (2, 6))],
 )
 def test_image_grid_has_a_place_for_each_image(n, columns, shape):
     figure = plots.image_grid(pictures(n), columns=columns)
@@ -94,7 +107,9 @@ def test_image_grid_has_a_place_for_each_image(n, columns, shape):
 def test_image_grid_shows_the_very_pixels_on_the_full_scale(channels):
     images = pictures(3, channels) * 0.2 + 0.3
     for ax, image in zip(shown(plots.image_grid(images)), images, strict=True):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image.permute(1, 2, 0).squeeze(-1))
+        np.testing.assert_array_equal(
+            ax.images[0].get_array(), image.permute(1, 2, 0).squeeze(-1)
+        )
         if channels == 1:
             assert ax.images[0].get_clim() == (0, 1)
 
@@ -131,18 +146,27 @@ def test_map_grid_has_images_above_maps_and_one_colour_bar():
 
 
 def test_score_histogram_tells_the_classes_apart_without_colour():
-    figure = plots.score_histogram(SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}, bins=20)
+    figure = plots.score_histogram(
+        SCORES, LABELS, {"3 sigma": 2.9, "5 %": 1.7}, bins=20
+    )
     [ax] = figure.axes
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert sorted(texts) == ["3 sigma", "5 %", "anomalous", "normal"]
     bars = {group.get_label(): group for group in ax.containers}
-    assert {name: len(group) for name, group in bars.items()} == {"normal": 20, "anomalous": 20}
+    assert {name: len(group) for name, group in bars.items()} == {
+        "normal": 20,
+        "anomalous": 20,
+    }
     edges = [[bar.get_x() for bar in group] for group in bars.values()]
-    np.testing.assert_allclose(*edges)  # the same bins, or heights could not be compared
+    np.testing.assert_allclose(
+        *edges
+    )  # the same bins, or heights could not be compared
     assert {group.patches[0].get_hatch() for group in bars.values()} == {None, "///"}
     for name, colour in [("normal", plots.NORMAL), ("anomalous", plots.ANOMALOUS)]:
         assert bars[name].patches[0].get_facecolor()[:3] == to_rgb(colour)
-        assert sum(bar.get_width() * bar.get_height() for bar in bars[name]) == pytest.approx(1)
+        assert sum(
+            bar.get_width() * bar.get_height() for bar in bars[name]
+        ) == pytest.approx(1)
     assert [line.get_xdata()[0] for line in ax.lines] == [2.9, 1.7]
     assert len({line.get_linestyle() for line in ax.lines}) == 2
     assert ax.get_xlabel() == "anomaly score"
@@ -154,7 +178,9 @@ def test_a_threshold_beyond_the_scores_is_in_sight():
 
 
 def test_roc_curves_are_those_of_the_metrics():
-    figure = plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, torch.from_numpy(LABELS))})
+    figure = plots.roc(
+        {"one": (SCORES, LABELS), "other": (-SCORES, torch.from_numpy(LABELS))}
+    )
     [ax] = figure.axes
     assert len(ax.lines) == 3
     fpr, tpr, _ = metrics.roc_curve(SCORES, LABELS)
@@ -162,7 +188,11 @@ def test_roc_curves_are_those_of_the_metrics():
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), tpr)
     area = metrics.auroc(SCORES, LABELS)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == [f"one, AUROC {area:.3f}", f"other, AUROC {1 - area:.3f}", "chance, 0.500"]
+    assert texts == [
+        f"one, AUROC {area:.3f}",
+        f"other, AUROC {1 - area:.3f}",
+        "chance, 0.500",
+    ]
 
 
 def test_roc_curves_can_be_told_apart_without_colour():

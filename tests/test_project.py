@@ -1,4 +1,6 @@
-"""The frame of the project: its settings agree with each other, and its tools do what they say."""
+"""The frame of the project: its settings agree with each other, and its tools do what
+they say.
+"""
 
 import os
 import re
@@ -24,7 +26,8 @@ REQUIRED = {
     "scikit-learn",
     "nbval",
 }
-# What Colab ships: the set-up cell installs adlab without its dependencies, so these must be enough.
+# What Colab ships: the set-up cell installs adlab without its dependencies, so these
+# must be enough.
 COLAB = {
     "matplotlib",
     "numpy",
@@ -50,14 +53,24 @@ def load(name):
 
 
 def array(key):
-    """Return an array of strings of pyproject.toml; Python 3.10 has no reader of TOML of its own."""
-    body = re.search(rf"^{re.escape(key)} = \[(.*?)\]$", read("pyproject.toml"), re.MULTILINE | re.DOTALL)[1]
+    """Return an array of strings of pyproject.toml; Python 3.10 has no reader of TOML
+    of its own.
+    """
+    body = re.search(
+        rf"^{re.escape(key)} = \[(.*?)\]$",
+        read("pyproject.toml"),
+        re.MULTILINE | re.DOTALL,
+    )[1]
     return re.findall(r'"([^"]*)"', body)
 
 
 @pytest.fixture(scope="module")
 def requirements():
-    return [Requirement(text) for key in ("dependencies", "book", "test") for text in array(key)]
+    return [
+        Requirement(text)
+        for key in ("dependencies", "book", "test")
+        for text in array(key)
+    ]
 
 
 @pytest.fixture
@@ -87,13 +100,19 @@ def test_dependencies_are_ranges(requirements):
 
 def test_nothing_replaces_what_colab_ships(requirements):
     assert {Requirement(text).name for text in array("dependencies")} <= COLAB
-    bounded = {each.name for each in requirements if any(part.operator == "<" for part in each.specifier)}
+    bounded = {
+        each.name
+        for each in requirements
+        if any(part.operator == "<" for part in each.specifier)
+    }
     assert not bounded & COLAB
 
 
 def test_conda_environment_installs_what_pyproject_names():
     python, pip, by_pip = load("environment.yml")["dependencies"]
-    supported = re.search(r'^requires-python = "(.*)"$', read("pyproject.toml"), re.MULTILINE)[1]
+    supported = re.search(
+        r'^requires-python = "(.*)"$', read("pyproject.toml"), re.MULTILINE
+    )[1]
     assert python == f"python{supported}"
     assert pip == "pip"
     assert by_pip == {"pip": ["-e .[book,test]"]}
@@ -109,25 +128,37 @@ def test_make_and_pages_install_the_same_extras():
 
 def test_contents_name_files_that_exist():
     for page in check_book.pages_of(load("_toc.yml")):
-        assert [path for path in ROOT.glob(f"{page}.*") if path.suffix in {".md", ".ipynb"}], page
+        assert [
+            path for path in ROOT.glob(f"{page}.*") if path.suffix in {".md", ".ipynb"}
+        ], page
 
 
 def test_every_chapter_and_page_is_in_the_contents():
     pages = list(check_book.pages_of(load("_toc.yml")))
     files = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/*.md")]
-    assert sorted(pages) == sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in files)
+    assert sorted(pages) == sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix() for path in files
+    )
 
 
 def test_chapters_are_numbered_as_in_the_contents():
-    chapters = [page for page in check_book.pages_of(load("_toc.yml")) if page.startswith("notebooks/")]
-    assert [int(Path(page).name[:2]) for page in chapters] == list(range(1, len(chapters) + 1))
+    chapters = [
+        page
+        for page in check_book.pages_of(load("_toc.yml"))
+        if page.startswith("notebooks/")
+    ]
+    assert [int(Path(page).name[:2]) for page in chapters] == list(
+        range(1, len(chapters) + 1)
+    )
 
 
 # The address
 
 
 def test_address_is_stamped_everywhere(tmp_path):
-    """Give a copy of the project another address: after stamping, nothing remembers the old one."""
+    """Give a copy of the project another address: after stamping, nothing remembers the
+    old one.
+    """
     for name in ["README.md", "CITATION.cff", "pyproject.toml", "_config.yml"]:
         shutil.copy(ROOT / name, tmp_path)
     for folder in ["book", "notebooks"]:
@@ -137,10 +168,16 @@ def test_address_is_stamped_everywhere(tmp_path):
     (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
 
     stamp.stamp(tmp_path)
-    texts = [path for pattern in ("*.*", "book/*.md", "notebooks/*.ipynb") for path in tmp_path.glob(pattern)]
+    texts = [
+        path
+        for pattern in ("*.*", "book/*.md", "notebooks/*.ipynb")
+        for path in tmp_path.glob(pattern)
+    ]
     slug = old.removeprefix(stamp.GITHUB)
     assert not [path for path in texts if slug in path.read_text(encoding="utf-8")]
-    assert not [path for path in texts if stamp.site(old) in path.read_text(encoding="utf-8")]
+    assert not [
+        path for path in texts if stamp.site(old) in path.read_text(encoding="utf-8")
+    ]
     assert stamp.stamp(tmp_path) == []
 
 
@@ -157,14 +194,25 @@ def test_nothing_is_left_to_stamp(tmp_path):
 def test_no_other_address_of_the_project():
     url, _ = stamp.repository(ROOT)
     name = url.rsplit("/", 1)[1]
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("adlab/**/*.py")]:
-        for found in re.findall(rf"https://github\.com/[\w.-]+/{name}\b", path.read_text(encoding="utf-8")):
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("book/*.md"),
+        *ROOT.glob("adlab/**/*.py"),
+    ]:
+        for found in re.findall(
+            rf"https://github\.com/[\w.-]+/{name}\b", path.read_text(encoding="utf-8")
+        ):
             assert found == url, path
 
 
 def test_address_must_be_of_github(tmp_path):
-    (tmp_path / "_config.yml").write_text("repository: {url: 'https://example.org/x', branch: main}")
-    with pytest.raises(ValueError, match=r"repository\.url in _config\.yml must be .* got 'https://example"):
+    (tmp_path / "_config.yml").write_text(
+        "repository: {url: 'https://example.org/x', branch: main}"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"repository\.url in _config\.yml must be .* got 'https://example",
+    ):
         stamp.repository(tmp_path)
 
 
@@ -173,7 +221,9 @@ def test_address_must_be_of_github(tmp_path):
 
 def test_licences():
     assert "MIT License" in read("LICENSE")
-    assert "https://creativecommons.org/licenses/by/4.0/legalcode" in read("LICENSE-text")
+    assert "https://creativecommons.org/licenses/by/4.0/legalcode" in read(
+        "LICENSE-text"
+    )
     assert 'license = "MIT"' in read("pyproject.toml")
     assert load("CITATION.cff")["license"] == ["MIT", "CC-BY-4.0"]
 
@@ -193,7 +243,9 @@ def test_readme_names_the_two_commands():
 
 def test_ci_runs_the_two_commands_and_stops_at_a_failure():
     script = read(".ci/run")
-    commands = [line for line in script.splitlines() if line and not line.startswith("#")]
+    commands = [
+        line for line in script.splitlines() if line and not line.startswith("#")
+    ]
     assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "make test", "make book"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
@@ -202,7 +254,9 @@ def test_ci_fails_when_a_command_fails(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
     (tmp_path / "Makefile").write_text("test:\n\tfalse\nbook:\n\ttouch built\n")
-    assert subprocess.run([tmp_path / ".ci" / "run"], capture_output=True).returncode != 0
+    assert (
+        subprocess.run([tmp_path / ".ci" / "run"], capture_output=True).returncode != 0
+    )
     assert not (tmp_path / "built").exists()
 
 
@@ -210,14 +264,20 @@ def test_ci_fails_when_a_command_fails(tmp_path):
 def test_workflows_use_official_actions_only(name):
     workflow = load(f".github/workflows/{name}.yml")
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-    used = [re.fullmatch(r"actions/([\w-]+)@v\d+", step["uses"]) for step in steps if "uses" in step]
+    used = [
+        re.fullmatch(r"actions/([\w-]+)@v\d+", step["uses"])
+        for step in steps
+        if "uses" in step
+    ]
     assert all(used)
     assert {match[1] for match in used} <= ACTIONS
 
 
 def test_workflow_tests_oldest_and_newest_python():
     workflow = load(".github/workflows/test.yml")
-    assert {"push", "pull_request"} <= set(workflow[True])  # YAML reads the key `on` as true
+    assert {"push", "pull_request"} <= set(
+        workflow[True]
+    )  # YAML reads the key `on` as true
     tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
     listed = [text.rsplit(" ", 1)[1] for text in array("classifiers")]
     assert tested == [listed[0], listed[-1]]
@@ -226,8 +286,13 @@ def test_workflow_tests_oldest_and_newest_python():
 
 def test_workflow_publishes_from_main():
     workflow = load(".github/workflows/publish.yml")
-    assert workflow[True]["push"]["branches"] == [load("_config.yml")["repository"]["branch"]]
-    assert workflow["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert workflow[True]["push"]["branches"] == [
+        load("_config.yml")["repository"]["branch"]
+    ]
+    assert workflow["jobs"]["deploy"]["permissions"] == {
+        "pages": "write",
+        "id-token": "write",
+    }
 
 
 # make, and the settings of the book
@@ -235,7 +300,9 @@ def test_workflow_publishes_from_main():
 
 def test_help_lists_the_verbs_and_is_the_default():
     outputs = [
-        subprocess.run(["make", *verb], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            ["make", *verb], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         for verb in ([], ["help"])
     ]
     assert outputs[0] == outputs[1]
@@ -315,8 +382,12 @@ def test_check_book_finds_missing_and_empty_pages(built):
 
 
 def test_check_book_finds_fonts_of_style_sheets(built):
-    (built / "_build" / "html" / "x.css").write_text("@import url(https://fonts.example.org/x.css);")
-    assert "x.css: fetches https://fonts.example.org/x.css" in check_book.check(built)[0]
+    (built / "_build" / "html" / "x.css").write_text(
+        "@import url(https://fonts.example.org/x.css);"
+    )
+    assert (
+        "x.css: fetches https://fonts.example.org/x.css" in check_book.check(built)[0]
+    )
 
 
 def test_check_book_fails_as_a_command(built):
@@ -332,14 +403,23 @@ def test_check_book_fails_as_a_command(built):
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_code_and_notebooks_are_in_the_common_style(command):
     result = subprocess.run(
-        [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "ruff", *command, "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_nothing_big_is_committed():
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    sizes = [(ROOT / name).stat().st_size for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
+    sizes = [
+        (ROOT / name).stat().st_size
+        for name in listed.stdout.split("\0")
+        if (ROOT / name).is_file()
+    ]
     assert sum(sizes) < 25e6

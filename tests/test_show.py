@@ -10,7 +10,9 @@ import adlab
 from adlab import metrics, vectors
 
 
-@pytest.mark.parametrize("obj", [metrics.auroc, vectors.Gaussian, vectors.Moments.update, adlab.show])
+@pytest.mark.parametrize(
+    "obj", [metrics.auroc, vectors.Gaussian, vectors.Moments.update, adlab.show]
+)
 def test_show_prints_the_source_flush_left(obj, capsys):
     adlab.show(obj)
     printed = capsys.readouterr().out
@@ -35,21 +37,34 @@ def test_show_of_a_bound_method_is_that_of_the_method(capsys):
     assert capsys.readouterr().out.startswith("def _score(self, batch: Tensor)")
 
 
-@pytest.mark.parametrize("obj", [len, int, 3, None, "text", vectors.Gaussian(), [].append, sys])
+@pytest.mark.parametrize(
+    "obj", [len, int, 3, None, "text", vectors.Gaussian(), [].append, sys]
+)
 def test_show_refuses_what_has_no_source(obj, capsys):
-    with pytest.raises(TypeError, match=r"obj: expected a function, method or class written in Python, got"):
+    with pytest.raises(
+        TypeError,
+        match=r"obj: expected a function, method or class written in Python, got",
+    ):
         adlab.show(obj)
     assert capsys.readouterr().out == ""
 
 
 def test_show_is_highlighted_python_in_a_notebook():
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    nbclient, nbformat = (
+        pytest.importorskip("nbclient"),
+        pytest.importorskip("nbformat"),
+    )
     cells = [
         "import adlab; adlab.show(adlab.metrics.auroc)",
         "def mine(x):\n    return x + 1\nadlab.show(mine)",
     ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+    )
     nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
     [[first], [second]] = [cell.outputs for cell in book.cells]
-    assert first["data"]["text/markdown"] == f"```python\n{inspect.getsource(metrics.auroc).rstrip()}\n```"
+    assert (
+        first["data"]["text/markdown"]
+        == f"```python\n{inspect.getsource(metrics.auroc).rstrip()}\n```"
+    )
     assert "return x + 1" in second["data"]["text/markdown"]

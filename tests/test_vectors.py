@@ -12,7 +12,15 @@ from sklearn.decomposition import PCA
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from adlab.data import ImageSet
-from adlab.vectors import KNN, Gaussian, Moments, Patchwise, PCAResidual, PixelGaussian, patch_statistics
+from adlab.vectors import (
+    KNN,
+    Gaussian,
+    Moments,
+    Patchwise,
+    PCAResidual,
+    PixelGaussian,
+    patch_statistics,
+)
 
 
 def correlated(n, d, seed=0):
@@ -23,11 +31,15 @@ def correlated(n, d, seed=0):
 
 
 def pictures(n, channels=1, height=9, width=7, seed=0):
-    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(
+        n, channels, height, width, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def variants():
-    """One of each detector, with the smallest parameters that make sense for `pictures`."""
+    """One of each detector, with the smallest parameters that make sense for
+    `pictures`.
+    """
     return {
         "gaussian": Gaussian(reg_covar=1e-3),
         "diagonal": Gaussian("diagonal"),
@@ -36,13 +48,22 @@ def variants():
         "pca": PCAResidual(n_components=3),
         "patch-gaussian": Patchwise(Gaussian(), patch_size=3, stride=2),
         "patch-knn": Patchwise(KNN(), patch_size=4, stride=4, image_score="mean"),
-        "patch-statistics": Patchwise(Gaussian(), patch_size=3, stride=2, features="statistics"),
+        "patch-statistics": Patchwise(
+            Gaussian(), patch_size=3, stride=2, features="statistics"
+        ),
         "patch-pca": Patchwise(PCAResidual(n_components=2), patch_size=3, stride=1),
     }
 
 
 each = pytest.mark.parametrize("name", variants())
-localizers = ["pixel", "pca", "patch-gaussian", "patch-statistics", "patch-knn", "patch-pca"]
+localizers = [
+    "pixel",
+    "pca",
+    "patch-gaussian",
+    "patch-statistics",
+    "patch-knn",
+    "patch-pca",
+]
 
 
 # Moments
@@ -50,7 +71,9 @@ localizers = ["pixel", "pca", "patch-gaussian", "patch-statistics", "patch-knn",
 
 @pytest.mark.parametrize("sizes", [[40], [1, 1, 38], [13, 20, 7]])
 def test_moments_in_parts_are_those_of_the_whole(sizes):
-    x = correlated(40, 5) + 1e4  # far from zero, where a sum of squares would lose its digits
+    x = (
+        correlated(40, 5) + 1e4
+    )  # far from zero, where a sum of squares would lose its digits
     moments = Moments()
     for part in x.split(sizes):
         moments.update(part)
@@ -77,7 +100,10 @@ def test_merged_moments_are_those_of_the_whole():
 
 def test_merging_with_nothing_changes_nothing():
     x = correlated(10, 3)
-    for moments in [Moments().update(x).merge(Moments()), Moments().merge(Moments().update(x))]:
+    for moments in [
+        Moments().update(x).merge(Moments()),
+        Moments().merge(Moments().update(x)),
+    ]:
         np.testing.assert_allclose(moments.covariance(), np.cov(x.T), rtol=1e-12)
 
 
@@ -96,7 +122,9 @@ def test_inner_dimensions_are_gaussians_of_their_own():
     assert moments.covariance().shape == (6, 4, 4)
     for position, covariance in enumerate(moments.covariance()):
         np.testing.assert_allclose(covariance, np.cov(x[:, position].T), rtol=1e-10)
-        np.testing.assert_allclose(moments.mean[position], x[:, position].mean(0), rtol=1e-10)
+        np.testing.assert_allclose(
+            moments.mean[position], x[:, position].mean(0), rtol=1e-10
+        )
 
 
 def test_diagonal_moments_are_the_variances():
@@ -104,7 +132,9 @@ def test_diagonal_moments_are_the_variances():
     moments = Moments(diagonal=True)
     for part in x.split(11):
         moments.update(part)
-    np.testing.assert_allclose(moments.covariance(), np.var(x.numpy(), axis=0, ddof=1), rtol=1e-10)
+    np.testing.assert_allclose(
+        moments.covariance(), np.var(x.numpy(), axis=0, ddof=1), rtol=1e-10
+    )
 
 
 def test_one_vector_has_no_covariance():
@@ -129,7 +159,9 @@ def test_gaussian_agrees_with_the_covariance_of_sklearn():
     train, test = correlated(200, 6), correlated(30, 6, seed=1)
     biased = EmpiricalCovariance().fit(train.numpy())  # divides by N, not by N − 1
     expected = np.sqrt(biased.mahalanobis(test.numpy()) * 199 / 200)
-    np.testing.assert_allclose(Gaussian(reg_covar=0).fit(train).anomaly_score(test), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        Gaussian(reg_covar=0).fit(train).anomaly_score(test), expected, rtol=1e-6
+    )
 
 
 def test_diagonal_gaussian_sees_no_correlation():
@@ -151,14 +183,20 @@ def test_mahalanobis_distance_is_invariant_to_linear_maps():
     train, test = correlated(100, 5), correlated(20, 5, seed=1)
     linear, shift = correlated(5, 5, seed=2), 7.0
     before = Gaussian(reg_covar=0).fit(train).anomaly_score(test)
-    after = Gaussian(reg_covar=0).fit(train @ linear + shift).anomaly_score(test @ linear + shift)
+    after = (
+        Gaussian(reg_covar=0)
+        .fit(train @ linear + shift)
+        .anomaly_score(test @ linear + shift)
+    )
     np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
 def test_squared_distances_of_fresh_draws_follow_chi_squared():
     d = 8
     scores = (
-        Gaussian(reg_covar=0).fit(correlated(20000, d)[:10000]).anomaly_score(correlated(20000, d)[10000:])
+        Gaussian(reg_covar=0)
+        .fit(correlated(20000, d)[:10000])
+        .anomaly_score(correlated(20000, d)[10000:])
     )
     squared = scores.double().numpy() ** 2
     assert squared.mean() == pytest.approx(d, rel=0.02)  # its standard error is 0.5 %
@@ -171,13 +209,16 @@ def test_few_vectors_need_regularisation():
         Gaussian(reg_covar=0).fit(train)
     precision = np.linalg.inv(np.cov(train.T) + 0.1 * np.eye(12))
     expected = [mahalanobis(x, train.mean(0).numpy(), precision) for x in train.numpy()]
-    np.testing.assert_allclose(Gaussian(reg_covar=0.1).fit(train).anomaly_score(train), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        Gaussian(reg_covar=0.1).fit(train).anomaly_score(train), expected, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("d", [2, 3, 10, 50])
 def test_singular_covariances_never_slip_through(d, seed):
-    # Of N = D vectors the covariance has rank D − 1, but rounding gives its Cholesky factor a last pivot.
+    # Of N = D vectors the covariance has rank D − 1, but rounding gives its Cholesky
+    # factor a last pivot.
     with pytest.raises(ValueError, match="singular"):
         Gaussian(reg_covar=0).fit(correlated(d, d, seed))
     dependent = correlated(5 * d, d, seed)
@@ -192,14 +233,20 @@ def test_constant_feature_is_singular(covariance_type):
     train[:, 1] = 2
     with pytest.raises(ValueError, match="reg_covar"):
         Gaussian(covariance_type, reg_covar=0).fit(train)
-    assert torch.isfinite(Gaussian(covariance_type).fit(train).anomaly_score(train)).all()
+    assert torch.isfinite(
+        Gaussian(covariance_type).fit(train).anomaly_score(train)
+    ).all()
 
 
 def test_features_of_very_different_scale_are_not_called_singular():
-    train = correlated(100, 4) * torch.tensor([1e-6, 1.0, 1e3, 1e6], dtype=torch.float64)
+    train = correlated(100, 4) * torch.tensor(
+        [1e-6, 1.0, 1e3, 1e6], dtype=torch.float64
+    )
     scores = Gaussian(reg_covar=0).fit(train).anomaly_score(train)
     np.testing.assert_allclose(
-        scores, Gaussian(reg_covar=0).fit(correlated(100, 4)).anomaly_score(correlated(100, 4)), rtol=1e-5
+        scores,
+        Gaussian(reg_covar=0).fit(correlated(100, 4)).anomaly_score(correlated(100, 4)),
+        rtol=1e-5,
     )
 
 
@@ -207,14 +254,21 @@ def test_full_covariance_of_too_many_features_is_refused_before_it_fills_the_mem
     with pytest.raises(ValueError, match=r"at most 8192 .* got 10000"):
         Gaussian().fit(torch.rand(3, 1, 100, 100))
     assert (
-        len(Gaussian("diagonal").fit(torch.rand(3, 1, 100, 100)).anomaly_score(torch.rand(2, 1, 100, 100)))
+        len(
+            Gaussian("diagonal")
+            .fit(torch.rand(3, 1, 100, 100))
+            .anomaly_score(torch.rand(2, 1, 100, 100))
+        )
         == 2
     )
 
 
 def test_gaussian_remembers_nothing_that_grows_with_the_number_of_vectors():
     few, many = (Gaussian().fit(correlated(n, 4)) for n in (20, 2000))
-    sizes = [{k: v.numel() for k, v in vars(d).items() if isinstance(v, torch.Tensor)} for d in (few, many)]
+    sizes = [
+        {k: v.numel() for k, v in vars(d).items() if isinstance(v, torch.Tensor)}
+        for d in (few, many)
+    ]
     assert sizes[0] == sizes[1] == {"mean_": 4, "scale_": 16}
 
 
@@ -239,9 +293,13 @@ def test_pixel_gaussian_is_the_standardised_pixel():
     expected = (((test.double() - mean) ** 2 / variance).mean(1)).sqrt()
     detector = PixelGaussian(reg_covar=0.01).fit(train)
     np.testing.assert_allclose(detector.anomaly_map(test), expected, rtol=1e-6)
-    np.testing.assert_allclose(detector.anomaly_score(test), expected.amax((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        detector.anomaly_score(test), expected.amax((1, 2)), rtol=1e-6
+    )
     detector = PixelGaussian(reg_covar=0.01, image_score="mean").fit(train)
-    np.testing.assert_allclose(detector.anomaly_score(test), expected.mean((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        detector.anomaly_score(test), expected.mean((1, 2)), rtol=1e-6
+    )
 
 
 # KNN
@@ -251,7 +309,9 @@ def test_pixel_gaussian_is_the_standardised_pixel():
 def test_knn_is_brute_force(k):
     train, test = correlated(30, 4), correlated(10, 4, seed=1)
     expected = np.sort(cdist(test, train), axis=1)[:, :k].mean(1)
-    np.testing.assert_allclose(KNN(k=k).fit(train).anomaly_score(test), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        KNN(k=k).fit(train).anomaly_score(test), expected, rtol=1e-6
+    )
 
 
 def test_knn_is_zero_at_a_training_vector_and_nowhere_else():
@@ -268,16 +328,23 @@ def test_pca_residual_of_one_chunk_is_that_of_sklearn():
     train, test = correlated(200, 10).numpy(), correlated(20, 10, seed=1).numpy()
     pca = PCA(n_components=4).fit(train)
     expected = np.linalg.norm(test - pca.inverse_transform(pca.transform(test)), axis=1)
-    np.testing.assert_allclose(PCAResidual(4).fit(train).anomaly_score(test), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        PCAResidual(4).fit(train).anomaly_score(test), expected, rtol=1e-6
+    )
 
 
 def test_pca_residual_of_many_chunks_is_close():
     rng = np.random.default_rng(0)
     subspace = rng.normal(size=(4, 20)) * 5
-    train, test = (rng.normal(size=(n, 4)) @ subspace + rng.normal(size=(n, 20)) for n in (3000, 50))
+    train, test = (
+        rng.normal(size=(n, 4)) @ subspace + rng.normal(size=(n, 20))
+        for n in (3000, 50)
+    )
     pca = PCA(n_components=4).fit(train)
     expected = np.linalg.norm(test - pca.inverse_transform(pca.transform(test)), axis=1)
-    np.testing.assert_allclose(PCAResidual(4).fit(train).anomaly_score(test), expected, rtol=0.02)
+    np.testing.assert_allclose(
+        PCAResidual(4).fit(train).anomaly_score(test), expected, rtol=0.02
+    )
 
 
 def test_pca_residual_is_zero_inside_the_subspace_and_the_distance_outside():
@@ -286,7 +353,9 @@ def test_pca_residual_is_zero_inside_the_subspace_and_the_distance_outside():
     detector = PCAResidual(2).fit(train)
     inside = torch.tensor([[3.0, -8.0]], dtype=torch.float64) @ basis[:2]
     np.testing.assert_allclose(detector.anomaly_score(inside), 0, atol=1e-6)
-    np.testing.assert_allclose(detector.anomaly_score(inside + 2.5 * basis[4]), 2.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        detector.anomaly_score(inside + 2.5 * basis[4]), 2.5, rtol=1e-6
+    )
 
 
 def test_pca_map_sums_to_the_squared_score():
@@ -294,7 +363,9 @@ def test_pca_map_sums_to_the_squared_score():
     detector = PCAResidual(4).fit(train)
     maps = detector.anomaly_map(test)
     assert maps.shape == (5, 9, 7)
-    np.testing.assert_allclose(maps.sum((1, 2)), detector.anomaly_score(test) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        maps.sum((1, 2)), detector.anomaly_score(test) ** 2, rtol=1e-5
+    )
 
 
 def test_pca_of_vectors_has_no_map():
@@ -307,7 +378,9 @@ def test_pca_of_vectors_has_no_map():
 def test_pca_takes_any_number_of_vectors_in_any_batches(n):
     train = correlated(n, 5)
     scores = PCAResidual(4).fit(train).anomaly_score(train)
-    in_odd_batches = PCAResidual(4).fit(DataLoader(TensorDataset(train), 3)).anomaly_score(train)
+    in_odd_batches = (
+        PCAResidual(4).fit(DataLoader(TensorDataset(train), 3)).anomaly_score(train)
+    )
     np.testing.assert_allclose(scores, in_odd_batches, rtol=1e-5)
     assert len(scores) == n
 
@@ -330,7 +403,14 @@ def slow_patch_map(detector, image, patch_size, stride):
         for left in starts(width):
             rows = [mirror(top + i, height) for i in range(patch_size)]
             columns = [mirror(left + i, width) for i in range(patch_size)]
-            patch = torch.stack([image[c, y, x] for c in range(len(image)) for y in rows for x in columns])
+            patch = torch.stack(
+                [
+                    image[c, y, x]
+                    for c in range(len(image))
+                    for y in rows
+                    for x in columns
+                ]
+            )
             score = float(detector.anomaly_score(patch[None]))
             bottom, right = min(top + patch_size, height), min(left + patch_size, width)
             total[top:bottom, left:right] += score
@@ -352,16 +432,22 @@ def slow_patches(images, patch_size, stride):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("patch_size", "stride"), [(2, 1), (3, 1), (3, 2), (4, 3), (4, 4), (7, 5)])
+@pytest.mark.parametrize(
+    ("patch_size", "stride"), [(2, 1), (3, 1), (3, 2), (4, 3), (4, 4), (7, 5)]
+)
 def test_patchwise_is_a_loop_over_patches(patch_size, stride, channels):
     train = pictures(20, channels, height=9, width=8)
     detector = Patchwise(Gaussian("diagonal"), patch_size, stride).fit(train)
     inner = Gaussian("diagonal").fit(slow_patches(train, patch_size, stride))
     for height, width in [(9, 8), (7, 12), (10, 7)]:
         test = pictures(2, channels, height, width, seed=1)
-        expected = np.stack([slow_patch_map(inner, image, patch_size, stride) for image in test])
+        expected = np.stack(
+            [slow_patch_map(inner, image, patch_size, stride) for image in test]
+        )
         np.testing.assert_allclose(detector.anomaly_map(test), expected, rtol=1e-4)
-        np.testing.assert_allclose(detector.anomaly_score(test), expected.max((1, 2)), rtol=1e-4)
+        np.testing.assert_allclose(
+            detector.anomaly_score(test), expected.max((1, 2)), rtol=1e-4
+        )
 
 
 def test_patch_statistics_are_three_numbers_a_channel():
@@ -373,7 +459,9 @@ def test_patch_statistics_are_three_numbers_a_channel():
             expected[i, c] = values.mean()
             expected[i, 2 + c] = 0.5 * np.log(values.std() ** 2 + 1e-6)
             expected[i, 4 + c] = np.log((down**2).mean() + (right**2).mean() + 1e-6)
-    np.testing.assert_allclose(patch_statistics(torch.from_numpy(patches)), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        patch_statistics(torch.from_numpy(patches)), expected, rtol=1e-9
+    )
 
 
 def test_statistics_of_flat_patches_are_finite():
@@ -384,25 +472,36 @@ def test_statistics_of_flat_patches_are_finite():
 def test_patches_may_be_described_by_their_statistics(channels):
     train, test = pictures(20, channels), pictures(1, channels, seed=1)
     detector = Patchwise(Gaussian(), 3, 3, features="statistics").fit(train)
-    vectors = [patch_statistics(slow_patches(x, 3, 3).view(-1, channels, 3, 3)) for x in (train, test)]
+    vectors = [
+        patch_statistics(slow_patches(x, 3, 3).view(-1, channels, 3, 3))
+        for x in (train, test)
+    ]
     scores = Gaussian().fit(vectors[0]).anomaly_score(vectors[1])
     maps = detector.anomaly_map(test)[0, ::3, :6:3]  # no two of these patches overlap
     np.testing.assert_allclose(maps, scores.view(3, 2), rtol=1e-4)
 
 
 def test_every_pixel_is_seen_up_to_the_border():
-    detector = Patchwise(KNN(), patch_size=4, stride=4).fit(pictures(20, height=16, width=16))
+    detector = Patchwise(KNN(), patch_size=4, stride=4).fit(
+        pictures(20, height=16, width=16)
+    )
     for height in range(4, 12):
         for width in range(4, 12):
             plain = torch.full((1, 1, height, width), 0.5)
             plain[..., -1, -1] = 1
-            before, after = detector.anomaly_map(plain.clamp(max=0.5)), detector.anomaly_map(plain)
+            before, after = (
+                detector.anomaly_map(plain.clamp(max=0.5)),
+                detector.anomaly_map(plain),
+            )
             assert torch.isfinite(after).all()
             assert float(before[0, -1, -1]) != float(after[0, -1, -1])
 
 
 def test_map_points_at_the_anomaly():
-    train, test = pictures(20, height=32, width=32) * 0.5, pictures(1, height=32, width=32, seed=1) * 0.5
+    train, test = (
+        pictures(20, height=32, width=32) * 0.5,
+        pictures(1, height=32, width=32, seed=1) * 0.5,
+    )
     test[..., 8:14, 18:24] = 1
     maps = Patchwise(Gaussian(), patch_size=4, stride=2).fit(train).anomaly_map(test)
     row, column = divmod(int(maps[0].argmax()), 32)
@@ -413,7 +512,10 @@ def test_map_points_at_the_anomaly():
 def test_shifted_image_has_the_shifted_map():
     detector = Patchwise(Gaussian(), patch_size=3, stride=1).fit(pictures(20))
     image = pictures(1, height=12, width=12, seed=1)
-    maps, shifted = detector.anomaly_map(image), detector.anomaly_map(image[..., 2:, 1:])
+    maps, shifted = (
+        detector.anomaly_map(image),
+        detector.anomaly_map(image[..., 2:, 1:]),
+    )
     np.testing.assert_allclose(maps[:, 4:-2, 3:-2], shifted[:, 2:-2, 2:-2], rtol=1e-5)
 
 
@@ -433,7 +535,9 @@ def test_patchwise_computes_on_its_own_device():
 # All of them
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scikit-learn's PCA: 0/0 is explained
+@pytest.mark.filterwarnings(
+    "ignore:invalid value:RuntimeWarning"
+)  # scikit-learn's PCA: 0/0 is explained
 @each
 def test_constant_images_are_no_trouble(name):
     constant = torch.full((12, 1, 9, 7), 0.25)
@@ -451,7 +555,9 @@ def test_scores_do_not_depend_on_the_batch(name):
     alone = torch.cat([detector.anomaly_score(image[None]) for image in test])
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(detector.anomaly_score(test[order]), together[order], rtol=1e-5)
+    np.testing.assert_allclose(
+        detector.anomaly_score(test[order]), together[order], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", localizers)
@@ -467,7 +573,10 @@ def test_maps_do_not_depend_on_the_batch(name):
 @each
 def test_order_of_the_training_images_does_not_matter(name):
     train, test = pictures(40), pictures(9, seed=1)
-    there, back = (variants()[name].fit(images).anomaly_score(test) for images in (train, train.flip(0)))
+    there, back = (
+        variants()[name].fit(images).anomaly_score(test)
+        for images in (train, train.flip(0))
+    )
     np.testing.assert_allclose(there, back, rtol=1e-3)
 
 
@@ -521,7 +630,9 @@ def test_all_forms_of_images_give_the_same(name, form):
     train, test = pictures(40), pictures(9, seed=1)
     expected = variants()[name].fit(train).anomaly_score(test)
     detector = variants()[name].fit(FORMS[form](train))
-    np.testing.assert_allclose(detector.anomaly_score(FORMS[form](test)), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        detector.anomaly_score(FORMS[form](test)), expected, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "image-set"])
@@ -537,4 +648,6 @@ def test_all_forms_of_vectors_give_the_same(detector, form):
 def test_an_image_is_the_vector_of_its_pixels(detector):
     train, test = pictures(40), pictures(9, seed=1)
     expected = detector.fit(train.flatten(1)).anomaly_score(test.flatten(1))
-    np.testing.assert_allclose(detector.fit(train).anomaly_score(test), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        detector.fit(train).anomaly_score(test), expected, rtol=1e-6
+    )

@@ -1,4 +1,5 @@
-"""Check the built book: every page is there, it reads without a network, and every picture has words.
+"""Check the built book: every page is there, it reads without a network, and every
+picture has words.
 
 Usage: python tools/check_book.py [root]
 """
@@ -26,9 +27,21 @@ FETCHED = {
     "video": ["src", "poster"],
 }
 # Links that are only a remark about the page: a browser does not follow them.
-REMARKS = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search"}
+REMARKS = {
+    "alternate",
+    "author",
+    "canonical",
+    "help",
+    "index",
+    "license",
+    "next",
+    "prev",
+    "search",
+}
 EXTERNAL = re.compile(r"^([a-z]+:)?//", re.IGNORECASE)
-EXTERNAL_IN_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
+EXTERNAL_IN_STYLE = re.compile(
+    r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE
+)
 SHORTEST_ALT = 20
 
 
@@ -52,7 +65,9 @@ class Page(HTMLParser):
         if tag == "link" and set(attrs.get("rel", "").split()) <= REMARKS:
             return
         values = [attrs[name] for name in FETCHED.get(tag, []) if attrs.get(name)]
-        self.fetched += [part.split()[0] for value in values for part in self.parts(value)]
+        self.fetched += [
+            part.split()[0] for value in values for part in self.parts(value)
+        ]
 
     def handle_endtag(self, tag):
         """Note that a style sheet or the article ends."""
@@ -66,8 +81,14 @@ class Page(HTMLParser):
 
     @staticmethod
     def parts(value):
-        """Split a srcset into its addresses; leave data: addresses, which hold commas, alone."""
-        return [value] if value.startswith("data:") else [part for part in value.split(",") if part.strip()]
+        """Split a srcset into its addresses; leave data: addresses, which hold commas,
+        alone.
+        """
+        return (
+            [value]
+            if value.startswith("data:")
+            else [part for part in value.split(",") if part.strip()]
+        )
 
 
 def pages_of(toc):
@@ -90,13 +111,19 @@ def missing_pages(root, html):
 
 
 def faults_of_page(path, html):
-    """Complain of what a page fetches from elsewhere or does not find, and of pictures without words."""
+    """Complain of what a page fetches from elsewhere or does not find, and of pictures
+    without words.
+    """
     page, name = Page(path.read_text(encoding="utf-8")), path.relative_to(html)
     for address in page.fetched:
         local = unquote(urlsplit(address).path)
         if EXTERNAL.match(address):
             yield f"{name}: fetches {address} from the network"
-        elif local and not address.startswith("data:") and not (path.parent / local).is_file():
+        elif (
+            local
+            and not address.startswith("data:")
+            and not (path.parent / local).is_file()
+        ):
             yield f"{name}: fetches {address}, which was not built"
     for found in EXTERNAL_IN_STYLE.findall(" ".join(page.styles)):
         yield f"{name}: a style fetches {found} from the network"
@@ -108,7 +135,9 @@ def faults_of_page(path, html):
 def faults_of_styles(html):
     """Complain of style sheets that fetch fonts or pictures from elsewhere."""
     for path in sorted(html.glob("**/*.css")):
-        for found in EXTERNAL_IN_STYLE.findall(path.read_text(encoding="utf-8", errors="replace")):
+        for found in EXTERNAL_IN_STYLE.findall(
+            path.read_text(encoding="utf-8", errors="replace")
+        ):
             yield f"{path.relative_to(html)}: fetches {found} from the network"
 
 
@@ -122,7 +151,11 @@ def check(root):
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    root = Path(
+        sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]
+    ).resolve()
     if faults := check(root):
         sys.exit("\n".join(["The built book has faults:", *faults]))
-    print("The built book is whole: every page is there, and none fetches anything from the network.")
+    print(
+        "The built book is whole: every page is there, and none fetches anything from the network."
+    )

@@ -1,9 +1,11 @@
-"""Write what is the same everywhere: the repository's address, and the first cells and metadata of notebooks.
+"""Write what is the same everywhere: the repository's address, and the first cells and
+metadata of notebooks.
 
-The address has one home, `repository` in `_config.yml`. This script carries it into the badge and set-up
-cells of the notebooks, `pyproject.toml`, `CITATION.cff`, `README.md` and the pages of `book/`, and brings
-the notebooks into the form in which they are committed: no outputs, no traces of editors. Running it twice
-changes nothing the second time.
+The address has one home, `repository` in `_config.yml`. This script carries it into the
+badge and set-up cells of the notebooks, `pyproject.toml`, `CITATION.cff`, `README.md`
+and the pages of `book/`, and brings the notebooks into the form in which they are
+committed: no outputs, no traces of editors. Running it twice changes nothing the second
+time.
 
 Usage: python tools/stamp.py [root]
 """
@@ -27,7 +29,10 @@ import sys
 if "google.colab" in sys.modules and not importlib.util.find_spec("adlab"):
     %pip install -q --no-deps "git+{url}\""""
 
-FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # folds the code in Colab and in JupyterLab
+FOLDED = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+}  # folds the code in Colab and in JupyterLab
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -36,16 +41,24 @@ GITHUB = "https://github.com/"
 
 
 def repository(root):
-    """Return the address and the branch that `_config.yml` gives, the address without a slash at its end."""
-    settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    """Return the address and the branch that `_config.yml` gives, the address without a
+    slash at its end.
+    """
+    settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))[
+        "repository"
+    ]
     url = settings["url"].rstrip("/")
     if not re.fullmatch(re.escape(GITHUB) + r"[\w.-]+/[\w.-]+", url):
-        raise ValueError(f"repository.url in _config.yml must be {GITHUB}OWNER/NAME, got {url!r}")
+        raise ValueError(
+            f"repository.url in _config.yml must be {GITHUB}OWNER/NAME, got {url!r}"
+        )
     return url, settings["branch"]
 
 
 def site(url):
-    """Return the address under which GitHub Pages serves the book of the repository at `url`."""
+    """Return the address under which GitHub Pages serves the book of the repository at
+    `url`.
+    """
     owner, name = url.removeprefix(GITHUB).split("/")
     return f"https://{owner.lower()}.github.io/{name}"
 
@@ -86,7 +99,10 @@ def notebook(source, url, branch, name):
     """Return a notebook in the form in which it is committed."""
     result = copy.deepcopy(source)
     title, *rest = result.cells
-    old = {"badge": next(filter(is_badge, rest), None), "setup": next(filter(is_setup, rest), None)}
+    old = {
+        "badge": next(filter(is_badge, rest), None),
+        "setup": next(filter(is_setup, rest), None),
+    }
     rest = [cell for cell in rest if not (is_badge(cell) or is_setup(cell))]
     first = [
         nbformat.v4.new_markdown_cell(badge(url, branch, name), id="badge"),
@@ -144,14 +160,24 @@ def stamp(root):
     url, branch = repository(root)
     # pyproject.toml remembers the address of the last stamping: it is written last.
     was = re.search(
-        r'^Repository = "(.*)"$', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+        r'^Repository = "(.*)"$',
+        (root / "pyproject.toml").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     addresses = {was[1]: url, site(was[1]): site(url)}
-    changed = [path for path in sorted(root.glob("notebooks/*.ipynb")) if stamp_notebook(path, url, branch)]
-    return changed + [path for path in texts(root) if path.exists() and stamp_text(path, addresses)]
+    changed = [
+        path
+        for path in sorted(root.glob("notebooks/*.ipynb"))
+        if stamp_notebook(path, url, branch)
+    ]
+    return changed + [
+        path for path in texts(root) if path.exists() and stamp_text(path, addresses)
+    ]
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    root = Path(
+        sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]
+    ).resolve()
     for path in stamp(root):
         print("stamped", path.relative_to(root))

@@ -1,6 +1,8 @@
-"""Draw the picture of the welcome page and of the README: `python tools/welcome.py [FILE]`.
+"""Draw the picture of the welcome page and of the README: `python tools/welcome.py
+[FILE]`.
 
-The detector is that of chapter 1; the pictures are the first of each kind in a test set it never saw.
+The detector is that of chapter 1; the pictures are the first of each kind in a test set
+it never saw.
 """
 
 import sys
@@ -14,9 +16,13 @@ DEFAULT = Path(__file__).parents[1] / "book" / "figures" / "welcome.png"
 
 
 def draw():
-    """Fit on normal pictures of nanofibres; return the figure of four defects and their anomaly maps."""
+    """Fit on normal pictures of nanofibres; return the figure of four defects and their
+    anomaly maps.
+    """
     splits = adlab.data.load("nanofibres")
-    detector = Patchwise(Gaussian(), patch_size=20, features="statistics").fit(splits.train)
+    detector = Patchwise(Gaussian(), patch_size=20, features="statistics").fit(
+        splits.train
+    )
     examples = splits.test[[splits.test.kinds.index(kind) for kind in KINDS]]
     maps = detector.anomaly_map(examples)
     return adlab.plots.map_grid(examples.images, maps, examples.masks, KINDS)

@@ -8,7 +8,8 @@ import inspect
 from adlab._checks import check_choice
 from adlab.data.imageset import ImageSet, Splits
 
-# name -> (module of this package, function); a module is imported when its data is asked for
+# name -> (module of this package, function); a module is imported when its data is
+# asked for
 _LOADERS = {
     "nanofibres": ("nanofibres", "nanofibres"),
     "wafers": ("wafers", "wafers"),
@@ -25,31 +26,48 @@ _LOADERS = {
 EMBEDDED = ("nanofibres", "wafers", "textures", "digits", "gaussian-field")
 PUBLIC = tuple(name for name in _LOADERS if name not in EMBEDDED)
 
-__all__ = ["EMBEDDED", "PUBLIC", "ImageSet", "Splits", "from_folder", "load"]
+__all__ = [
+    "EMBEDDED",
+    "PUBLIC",
+    "ImageSet",
+    "Splits",
+    "from_folder",
+    "load",
+    "unpack",
+]
 
 
 def load(name: str, **options: object) -> Splits:
     """Load a data set by name.
 
     Args:
-        name: one of `EMBEDDED` (generated, or shipped with scikit-image and scikit-learn) or `PUBLIC`.
-        **options: of that data set, see its own function, e.g. `seed=`, `normal_class=`, `category=`.
+        name: one of `EMBEDDED` (generated, or shipped with scikit-image and
+            scikit-learn) or `PUBLIC`.
+        **options: of that data set, see its own function, e.g. `seed=`,
+        `normal_class=`, `category=`.
 
     Returns:
         Splits of train, val (normal images only) and test.
 
     Raises:
         ValueError: an unknown name (the message lists the known ones) or option value.
-        TypeError: an option that this data set has not.
-        FileNotFoundError: a public data set that is neither on disk nor to be downloaded.
+        TypeError: an option that this data set has not, or a missing one that it needs.
+        FileNotFoundError: a public data set that is neither on disk nor to be
+            downloaded.
     """
     check_choice("name", name, _LOADERS)
     module, function = _LOADERS[name]
     loader = getattr(importlib.import_module(f"adlab.data.{module}"), function)
-    known = list(inspect.signature(loader).parameters)
+    known = inspect.signature(loader).parameters
     for option in options:
         if option not in known:
-            raise TypeError(f"options of {name!r}: expected some of {', '.join(known)}; got {option!r}")
+            listed = ", ".join(known)
+            raise TypeError(
+                f"options of {name!r}: expected some of {listed}; got {option!r}"
+            )
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise TypeError(f"options of {name!r}: expected {option}=, got none")
     return loader(**options)
 
 
@@ -58,3 +76,10 @@ def from_folder(path: object, **options: object) -> Splits:
     from adlab.data.folders import from_folder as read
 
     return read(path, **options)
+
+
+def unpack(archive: object, destination: object) -> list:
+    """Unpack a tar or zip archive safely, see `adlab.data.folders.unpack`."""
+    from adlab.data.folders import unpack as extract
+
+    return extract(archive, destination)

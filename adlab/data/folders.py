@@ -1,10 +1,12 @@
 """Images in folders: one's own, and the public benchmarks MVTec AD and BTAD.
 
-The layout is that of MVTec AD. A mask may also have the very name of its image, as in BTAD:
+The layout is that of MVTec AD. A mask may also have the very name of its image, as in
+BTAD:
 
     train/good/*.png                         normal images
     test/good/*.png, test/<kind>/*.png       normal images, and anomalies of each kind
-    ground_truth/<kind>/<name>_mask.png      where the anomaly of test/<kind>/<name>.png is
+    ground_truth/<kind>/<name>_mask.png      where the anomaly of test/<kind>/<name>.png
+    is
 
 Images and masks are png, jpg, jpeg, bmp, tif or tiff, in upper or lower case.
 """
@@ -38,7 +40,14 @@ from adlab._checks import check_number
 from adlab.data.imageset import ImageSet, Splits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 DAMAGED = (  # RuntimeError: a zip with a password
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
     *(lzma.LZMAError, zlib.error, EOFError, RuntimeError),
@@ -59,7 +68,16 @@ class Benchmark:
 MVTEC_AD = Benchmark(
     name="mvtec-ad",
     categories=(
-        *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
+        *(
+            "bottle",
+            "cable",
+            "capsule",
+            "carpet",
+            "grid",
+            "hazelnut",
+            "leather",
+            "metal_nut",
+        ),
         *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
     ),
     folders=("mvtec-ad", "mvtec_ad", "mvtec_anomaly_detection", "."),
@@ -69,7 +87,12 @@ MVTEC_AD = Benchmark(
 BTAD = Benchmark(
     name="btad",
     categories=("01", "02", "03"),
-    folders=("btad", "btad/BTech_Dataset_transformed", "BTech_Dataset_transformed", "."),
+    folders=(
+        "btad",
+        "btad/BTech_Dataset_transformed",
+        "BTech_Dataset_transformed",
+        ".",
+    ),
     archives=("btad.zip",),
     page="the page of its authors, https://github.com/pankajmishra000/VT-ADL",
 )
@@ -84,28 +107,36 @@ def from_folder(
 ) -> Splits:
     """One's own images in the MVTec AD layout; see the top of this module.
 
-    Images are grey, (N, 1, H, W), if all of them are, and else RGB, (N, 3, H, W); transparency is dropped,
-    and 16 bits a pixel are kept. A mask is true where it is not black; without any folder `ground_truth` the
-    masks are None. Files with other suffixes, hidden ones, and other folders of `train` are not read.
+    Images are grey, (N, 1, H, W), if all of them are, and else RGB, (N, 3, H, W);
+    transparency is dropped, and 16 bits a pixel are kept. A mask is true where it is
+    not black; without any folder `ground_truth` the masks are None. Files with other
+    suffixes, hidden ones, and other folders of `train` are not read.
 
     Args:
         path: the folder that holds `train` and `test`.
-        size: (H, W), or one number for both, to which images are resized (bilinear, antialiased; masks
-            nearest); None keeps the size, which must then be the same for all.
-        crop: side of the square that is then cut from the middle; None for the whole image.
-        val_fraction: share of train/good that is drawn for validation, in (0, 1); at least one image.
-            Copies of a validation image go with it, so that none is trained on.
+        size: (H, W), or one number for both, to which images are resized (bilinear,
+            antialiased; masks nearest); None keeps the size, which must then be the
+            same for all.
+        crop: side of the square that is then cut from the middle; None for the whole
+            image.
+        val_fraction: share of train/good that is drawn for validation, in (0, 1); at
+            least one image. Copies of a validation image go with it, so that none is
+            trained on.
         seed: of that draw.
 
     Returns:
-        Splits with the names of the folders of `test` as kinds: first "good", then the others by name.
+        Splits with the names of the folders of `test` as kinds: first "good", then the
+        others by name.
 
     Raises:
         FileNotFoundError: a folder is not there; the message says what is.
-        ValueError, TypeError: an option out of its range, images of different sizes, an image that cannot be
-            read, a mask that is missing or of another size, no images. The message names the file or folder.
+        ValueError, TypeError: an option out of its range, images of different sizes, an
+            image that cannot be read, a mask that is missing or of another size, no
+            images. The message names the file or folder.
     """
-    return _read_layout(_check_path("path", path), "good", size, crop, val_fraction, seed)
+    return _read_layout(
+        _check_path("path", path), "good", size, crop, val_fraction, seed
+    )
 
 
 def mvtec_ad(
@@ -118,9 +149,10 @@ def mvtec_ad(
 ) -> Splits:
     """A category of MVTec AD, resized to 256 pixels and cropped to 224, as is usual.
 
-    It is not downloaded: get it from its page, agree to its licence (CC BY-NC-SA 4.0), and put the folder
-    of the category, or its archive, which is then unpacked, into `root`/mvtec-ad.
-    Source: Bergmann, Fauser, Sattlegger and Steger, "MVTec AD", CVPR 2019.
+    It is not downloaded: get it from its page, agree to its licence (CC BY-NC-SA 4.0),
+    and put the folder of the category, or its archive, which is then unpacked, into
+    `root`/mvtec-ad. Source: Bergmann, Fauser, Sattlegger and Steger, "MVTec AD", CVPR
+    2019.
 
     Args:
         category: one of `MVTEC_AD.categories`, e.g. "bottle".
@@ -128,13 +160,17 @@ def mvtec_ad(
         size, crop, val_fraction, seed: as in `from_folder`.
 
     Returns:
-        Splits with test masks; kinds are "good" and the defects' names, e.g. "broken_large".
+        Splits with test masks; kinds are "good" and the defects' names, e.g.
+        "broken_large".
 
     Raises:
         ValueError: an unknown category, and whatever `from_folder` refuses.
-        FileNotFoundError: the category is not on disk; the message says where to get it and put it.
+        FileNotFoundError: the category is not on disk; the message says where to get it
+            and put it.
     """
-    return _read_layout(_find(MVTEC_AD, category, root), "good", size, crop, val_fraction, seed)
+    return _read_layout(
+        _find(MVTEC_AD, category, root), "good", size, crop, val_fraction, seed
+    )
 
 
 def btad(
@@ -147,9 +183,10 @@ def btad(
 ) -> Splits:
     """A product of BTAD, the beanTech anomaly detection data set: "01", "02" or "03".
 
-    It is not downloaded: get it from its page, and put the folder of the product, or the archive btad.zip,
-    which is then unpacked, into `root`/btad. Its layout has normal images in `ok` and all anomalies in `ko`.
-    Source: Mishra, Verk, Fornasier, Piciarelli and Foresti, "VT-ADL", ISIE 2021.
+    It is not downloaded: get it from its page, and put the folder of the product, or
+    the archive btad.zip, which is then unpacked, into `root`/btad. Its layout has
+    normal images in `ok` and all anomalies in `ko`. Source: Mishra, Verk, Fornasier,
+    Piciarelli and Foresti, "VT-ADL", ISIE 2021.
 
     Args:
         category: "01", "02" or "03".
@@ -161,28 +198,36 @@ def btad(
 
     Raises:
         ValueError: an unknown category, and whatever `from_folder` refuses.
-        FileNotFoundError: the product is not on disk; the message says where to get it and put it.
+        FileNotFoundError: the product is not on disk; the message says where to get it
+            and put it.
     """
-    return _read_layout(_find(BTAD, category, root), "ok", size, crop, val_fraction, seed)
+    return _read_layout(
+        _find(BTAD, category, root), "ok", size, crop, val_fraction, seed
+    )
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
-    """The folder of all public data sets: `root`, else the environment's ADLAB_DATA, else the user's cache.
+    """The folder of all public data sets: `root`, else the environment's ADLAB_DATA,
+    else the user's cache.
 
-    The cache is $XDG_CACHE_HOME/adlab where that is set, else ~/Library/Caches/adlab on macOS,
-    %LOCALAPPDATA%/adlab on Windows, and ~/.cache/adlab elsewhere. The folder need not exist.
-    A root that is no path raises TypeError.
+    The cache is $XDG_CACHE_HOME/adlab where that is set, else ~/Library/Caches/adlab on
+    macOS, %LOCALAPPDATA%/adlab on Windows, and ~/.cache/adlab elsewhere. The folder
+    need not exist. A root that is no path raises TypeError.
     """
     if root is not None:
         return _check_path("root", root)
     if os.environ.get("ADLAB_DATA"):
         return Path(os.environ["ADLAB_DATA"]).expanduser()
-    usual = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    usual = {
+        "darwin": "~/Library/Caches",
+        "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local"),
+    }
     cache = os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache")
     return Path(cache).expanduser() / "adlab"
 
 
-# ------------------------------------------------------------------------------------ the layout of folders
+# ------------------------------------------------------------------------------------
+# the layout of folders
 
 
 class _Sample(NamedTuple):
@@ -199,13 +244,17 @@ def _read_layout(
     val_fraction: float,
     seed: int,
 ) -> Splits:
-    """Read the folder at `path`, where `normal` is the name of the folders of normal images."""
+    """Read the folder at `path`, where `normal` is the name of the folders of normal
+    images.
+    """
     size = _check_size(size)
     if crop is not None:
         check_number("crop", crop, 1, min(size or (np.inf,)), whole=True)
     check_number("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
     check_number("seed", seed, 0, whole=True)
-    train = [_Sample(file, "good") for file in _image_files(_folder(path, "train", normal))]
+    train = [
+        _Sample(file, "good") for file in _image_files(_folder(path, "train", normal))
+    ]
     test = _test_samples(path, normal)
     images, masks = _read_samples(train + test, size, crop)
     normals = images[: len(train)]
@@ -239,37 +288,64 @@ def _check_size(size: object) -> tuple[int, int] | None:
 
 
 def _folder(path: Path, *parts: str) -> Path:
-    """The folder `path`/`parts`; where it is missing, the error says what there is instead."""
+    """The folder `path`/`parts`; where it is missing, the error says what there is
+    instead.
+    """
     for part in ("", *parts):
         parent, path = path, path / part
         if not path.is_dir():
-            there = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
-            found = f"; {parent} holds {', '.join(there[:20]) or 'nothing'}" if parent.is_dir() else ""
-            raise FileNotFoundError(f"path: expected the folder {path}, in the MVTec AD layout{found}")
+            there = (
+                sorted(entry.name for entry in parent.iterdir())
+                if parent.is_dir()
+                else []
+            )
+            found = (
+                f"; {parent} holds {', '.join(there[:20]) or 'nothing'}"
+                if parent.is_dir()
+                else ""
+            )
+            raise FileNotFoundError(
+                f"path: expected the folder {path}, in the MVTec AD layout{found}"
+            )
     return path
 
 
 def _image_files(folder: Path) -> list[Path]:
     """The images in a folder, by name; ValueError where there is none."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    files = [
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
+    ]
     if not files:
-        raise ValueError(f"{folder}: expected images ({', '.join(SUFFIXES)}), found none")
+        raise ValueError(
+            f"{folder}: expected images ({', '.join(SUFFIXES)}), found none"
+        )
     return sorted(files)
 
 
 def _test_samples(path: Path, normal: str) -> list[_Sample]:
     """All test images with their kinds and masks, normal ones first."""
-    folders = sorted(f for f in _folder(path, "test").iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = sorted(
+        f
+        for f in _folder(path, "test").iterdir()
+        if f.is_dir() and not f.name.startswith(".")
+    )
     folders.sort(key=lambda folder: folder.name != normal)
     if not folders:
-        raise ValueError(f"{path / 'test'}: expected folders of images, e.g. {normal}, found none")
+        raise ValueError(
+            f"{path / 'test'}: expected folders of images, e.g. {normal}, found none"
+        )
     samples = []
     for folder in folders:
         marks = path / "ground_truth" / folder.name
         if folder.name == normal:
             samples += [_Sample(file, "good") for file in _image_files(folder)]
         elif marks.parent.is_dir():
-            samples += [_Sample(f, folder.name, _mask_of(f, marks)) for f in _image_files(folder)]
+            samples += [
+                _Sample(f, folder.name, _mask_of(f, marks))
+                for f in _image_files(folder)
+            ]
         else:
             samples += [_Sample(file, folder.name) for file in _image_files(folder)]
     return samples
@@ -282,12 +358,16 @@ def _mask_of(file: Path, marks: Path) -> Path:
             for name in (stem + suffix, stem + suffix.upper()):
                 if (marks / name).is_file():
                     return marks / name
-    raise ValueError(f"{file}: expected its mask {marks / file.stem}_mask.png, found none")
+    raise ValueError(
+        f"{file}: expected its mask {marks / file.stem}_mask.png, found none"
+    )
 
 
 def _draw_validation(images: Tensor, fraction: float, seed: int) -> Tensor:
     """Which of the normal images (N, C, H, W) are for validation: bool (N,)."""
-    digests = np.array([hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images])
+    digests = np.array(
+        [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
+    )
     n_val = max(1, round(fraction * len(images)))
     drawn = np.random.default_rng(seed).permutation(len(images))[:n_val]
     is_val = np.isin(digests, digests[drawn])
@@ -299,7 +379,8 @@ def _draw_validation(images: Tensor, fraction: float, seed: int) -> Tensor:
     return torch.from_numpy(is_val)
 
 
-# ------------------------------------------------------------------------------------- images and their masks
+# -------------------------------------------------------------------------------------
+# images and their masks
 
 
 def _read_samples(
@@ -310,16 +391,26 @@ def _read_samples(
     for sample in samples:
         image = _read_image(sample.file)
         mask = _read_mask(sample, image.shape[1:])
-        images.append(_crop(_resize(image, size, mode="bilinear", antialias=True), crop, sample.file))
-        masks.append(_crop(_resize(mask, size, mode="nearest-exact"), crop, sample.file)[0] > 0)
+        images.append(
+            _crop(
+                _resize(image, size, mode="bilinear", antialias=True), crop, sample.file
+            )
+        )
+        masks.append(
+            _crop(_resize(mask, size, mode="nearest-exact"), crop, sample.file)[0] > 0
+        )
         if images[-1].shape[1:] != images[0].shape[1:]:
-            first, this = (_as_text(image.shape[1:]) for image in (images[0], images[-1]))
+            first, this = (
+                _as_text(image.shape[1:]) for image in (images[0], images[-1])
+            )
             raise ValueError(
                 f"size: expected (H, W) or one number, as the images differ: {samples[0].file} is {first} "
                 f"and {sample.file} is {this}; got {size}"
             )
     channels = max(len(image) for image in images)
-    return torch.stack([image.expand(channels, -1, -1) for image in images]), torch.stack(masks)
+    return torch.stack(
+        [image.expand(channels, -1, -1) for image in images]
+    ), torch.stack(masks)
 
 
 def _as_text(shape: tuple[int, int]) -> str:
@@ -327,12 +418,16 @@ def _as_text(shape: tuple[int, int]) -> str:
 
 
 def _read_image(file: Path) -> Tensor:
-    """An image of any kind as float32 (C, H, W) in [0, 1], C = 1 for grey and 3 for colour."""
+    """An image of any kind as float32 (C, H, W) in [0, 1], C = 1 for grey and 3 for
+    colour.
+    """
     try:
         with Image.open(file) as image:
             values = _pixels(ImageOps.exif_transpose(image))
     except UNREADABLE as error:
-        raise ValueError(f"{file}: expected an image, but it cannot be read as one: {error}") from error
+        raise ValueError(
+            f"{file}: expected an image, but it cannot be read as one: {error}"
+        ) from error
     return torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1).contiguous()
 
 
@@ -340,7 +435,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
     """The pixels in [0, 1], float32 (H, W) or (H, W, 3)."""
     if image.mode == "F":
         top = 1
-    elif image.mode.startswith("I"):  # 16 bits, which some versions of Pillow keep in 32
+    elif image.mode.startswith(
+        "I"
+    ):  # 16 bits, which some versions of Pillow keep in 32
         top = 2**16 - 1
     else:
         top = 2**8 - 1
@@ -362,13 +459,19 @@ def _read_mask(sample: _Sample, shape: tuple[int, int]) -> Tensor:
     mask = _read_image(sample.mask)
     if mask.shape[1:] != shape:
         expected, got = _as_text(shape), _as_text(mask.shape[1:])
-        raise ValueError(f"{sample.mask}: expected the size of {sample.file}, {expected}, got {got}")
-    black = 0.5 if sample.mask.suffix.lower() in (".jpg", ".jpeg") else 0  # JPEG does not keep black black
+        raise ValueError(
+            f"{sample.mask}: expected the size of {sample.file}, {expected}, got {got}"
+        )
+    black = (
+        0.5 if sample.mask.suffix.lower() in (".jpg", ".jpeg") else 0
+    )  # JPEG does not keep black black
     return (mask.amax(dim=0, keepdim=True) > black).float()
 
 
 def _resize(image: Tensor, size: tuple[int, int] | None, **how: object) -> Tensor:
-    """An image (C, H, W), resized; the weights are all positive, but their sum can round above 1."""
+    """An image (C, H, W), resized; the weights are all positive, but their sum can
+    round above 1.
+    """
     if size is None or tuple(image.shape[1:]) == size:
         return image
     return interpolate(image[None], size=size, **how)[0].clamp(0, 1)
@@ -380,22 +483,31 @@ def _crop(image: Tensor, crop: int | None, file: Path) -> Tensor:
         return image
     height, width = image.shape[1:]
     if crop > min(height, width):
-        raise ValueError(f"crop: expected at most the size of {file}, {height}×{width}, got {crop}")
+        raise ValueError(
+            f"crop: expected at most the size of {file}, {height}×{width}, got {crop}"
+        )
     top, left = (height - crop) // 2, (width - crop) // 2
     return image[:, top : top + crop, left : left + crop]
 
 
-# ----------------------------------------------------------------------------- benchmarks and their archives
+# -----------------------------------------------------------------------------
+# benchmarks and their archives
 
 
 def _find(benchmark: Benchmark, category: str, root: str | os.PathLike | None) -> Path:
-    """The folder of a category below the root, after unpacking its archive if there is only that."""
+    """The folder of a category below the root, after unpacking its archive if there is
+    only that.
+    """
     root = data_root(root)
-    present = [name for name in benchmark.categories if _category(benchmark, name, root)]
+    present = [
+        name for name in benchmark.categories if _category(benchmark, name, root)
+    ]
     on_disk = f"on disk: {', '.join(present) or 'none'}"
     if category not in benchmark.categories:
         known = ", ".join(map(repr, benchmark.categories))
-        raise ValueError(f"category: expected one of {known} ({on_disk}); got {category!r}")
+        raise ValueError(
+            f"category: expected one of {known} ({on_disk}); got {category!r}"
+        )
     if category not in present:
         for archive in _archives(benchmark, category, root):
             unpack(archive, root / benchmark.name)
@@ -423,52 +535,68 @@ def _archives(benchmark: Benchmark, category: str, root: Path) -> list[Path]:
 
 
 def unpack(archive: str | os.PathLike, destination: str | os.PathLike) -> list[Path]:
-    """Unpack an archive (tar, tar.gz, tar.xz, zip) into a folder: all of it, or nothing.
+    """Unpack an archive (tar, tar.gz, tar.xz, zip) into a folder: all of it, or
+    nothing.
 
-    It may hold files and folders only, and none outside itself. All is written to a temporary folder beside
-    the destination first, and moved once it is complete.
+    It may hold files and folders only, and none outside itself. All is written to a
+    temporary folder beside the destination first, and moved once it is complete.
 
     Args:
         archive: the file.
-        destination: the folder that shall hold what is in it; made if missing, but not its parents.
+        destination: the folder that shall hold what is in it; made if missing, but not
+            its parents.
 
     Returns:
         The paths of the files and folders at the top of the archive.
 
     Raises:
         FileNotFoundError: no such archive, or no folder to make the destination in.
-        ValueError: a damaged or truncated archive; absolute paths, paths with "..", links or devices in it;
-            something of the same name in the destination. The message names it.
+        ValueError: a damaged or truncated archive; absolute paths, paths with "..",
+            links or devices in it; something of the same name in the destination. The
+            message names it.
     """
-    archive, destination = _check_path("archive", archive), _check_path("destination", destination)
+    archive, destination = (
+        _check_path("archive", archive),
+        _check_path("destination", destination),
+    )
     if not archive.is_file():
         raise FileNotFoundError(f"archive: expected a file, found none at {archive}")
     if not destination.parent.is_dir():
-        raise FileNotFoundError(f"destination: expected a folder at {destination.parent}, found none")
+        raise FileNotFoundError(
+            f"destination: expected a folder at {destination.parent}, found none"
+        )
     with TemporaryDirectory(prefix=".unpacking-", dir=destination.parent) as scratch:
         try:
             for name, stream in _members(archive):
                 _write(stream, Path(scratch, name))
         except DAMAGED as error:
-            raise ValueError(f"{archive}: damaged or truncated, nothing is unpacked: {error}") from error
+            raise ValueError(
+                f"{archive}: damaged or truncated, nothing is unpacked: {error}"
+            ) from error
         return _move(Path(scratch), destination)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """The names and contents (None for a folder) of what is in an archive, once each is known to be safe."""
+    """The names and contents (None for a folder) of what is in an archive, once each is
+    known to be safe.
+    """
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
     if is_zip:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
-                _check_member(archive, info.filename, not stat.S_ISLNK(info.external_attr >> 16))
+                _check_member(
+                    archive, info.filename, not stat.S_ISLNK(info.external_attr >> 16)
+                )
                 yield info.filename, None if info.is_dir() else file.open(info)
     else:
         with tarfile.open(archive) as file:
             for info in file:
                 _check_member(archive, info.name, info.isfile() or info.isdir())
                 yield info.name, None if info.isdir() else file.extractfile(info)
-            if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # an archive ends with zeros
+            if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(
+                tarfile.BLOCKSIZE
+            ):  # an archive ends with zeros
                 raise tarfile.ReadError("unexpected end of data")
             while file.fileobj.read(2**20):  # the check sum of the whole comes last
                 pass
@@ -477,9 +605,13 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _check_member(archive: Path, name: str, is_plain: bool) -> None:
     path = PureWindowsPath(name)  # which takes / and \ for separators, and knows drives
     if path.anchor or ".." in path.parts:
-        raise ValueError(f"{archive}: nothing is unpacked, as {name!r} in it would leave its folder")
+        raise ValueError(
+            f"{archive}: nothing is unpacked, as {name!r} in it would leave its folder"
+        )
     if not is_plain:
-        raise ValueError(f"{archive}: expected files and folders only, but {name!r} is a link or a device")
+        raise ValueError(
+            f"{archive}: expected files and folders only, but {name!r} is a link or a device"
+        )
 
 
 def _write(stream: IO[bytes] | None, path: Path) -> None:
@@ -496,6 +628,8 @@ def _move(scratch: Path, destination: Path) -> list[Path]:
     entries = sorted(scratch.iterdir())
     for entry in entries:
         if (destination / entry.name).exists():
-            raise ValueError(f"destination: {destination / entry.name} is in the way, nothing is unpacked")
+            raise ValueError(
+                f"destination: {destination / entry.name} is in the way, nothing is unpacked"
+            )
     destination.mkdir(exist_ok=True)
     return [entry.rename(destination / entry.name) for entry in entries]

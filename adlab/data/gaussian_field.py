@@ -1,8 +1,10 @@
-"""A random field whose two distributions are known: the best possible detector can be written down.
+"""A random field whose two distributions are known: the best possible detector can be
+written down.
 
-A normal image is a stationary Gaussian texture on the torus, of known covariance; an anomalous one has a
-known smooth bump added. By the lemma of Neyman and Pearson (1933) no detector has a higher true positive
-rate, at any false positive rate, than the likelihood ratio of the two, which is `Splits.optimal_score`.
+A normal image is a stationary Gaussian texture on the torus, of known covariance; an
+anomalous one has a known smooth bump added. By the lemma of Neyman and Pearson (1933)
+no detector has a higher true positive rate, at any false positive rate, than the
+likelihood ratio of the two, which is `Splits.optimal_score`.
 """
 
 from __future__ import annotations
@@ -36,35 +38,55 @@ def gaussian_field(
     random_position: bool = False,
     seed: int = 0,
 ) -> Splits:
-    """Images of a Gaussian texture; half of the test images (rounded down) have a faint bump.
+    """Images of a Gaussian texture; half of the test images (rounded down) have a faint
+    bump.
 
     Args:
         size: H = W, 16 to 64 pixels.
         n_train, n_val, n_test: numbers of images, at least 1, 1 and 2.
         strength: d, the distance between the two means in the metric of Mahalanobis,
-            d^2 = delta' Sigma^-1 delta. At a fixed position the best possible AUROC is `optimal_auroc(d)`.
+            d^2 = delta' Sigma^-1 delta. At a fixed position the best possible AUROC is
+            `optimal_auroc(d)`.
         correlation_length: of the texture, 0.5 to 4 pixels.
-        random_position: whether the bump is anywhere, uniformly on the torus, rather than in the middle.
-        seed: of all that is random. The three splits do not depend on the sizes of one another.
+        random_position: whether the bump is anywhere, uniformly on the torus, rather
+            than in the middle.
+        seed: of all that is random. The three splits do not depend on the sizes of one
+            another.
 
     Returns:
-        Splits with images (N, 1, size, size), test masks true on the support of the bump, kinds "good" and
-        "bump", and `optimal_score`: the logarithm of the likelihood ratio, float64 (N,), of images
-        (N, 1, size, size).
+        Splits with images (N, 1, size, size), test masks true on the support of the
+        bump, kinds "good" and "bump", and `optimal_score`: the logarithm of the
+        likelihood ratio, float64 (N,), of images (N, 1, size, size).
 
     Raises:
-        ValueError, TypeError: an option out of its range, or a bump so strong that pixels could leave [0, 1].
+        ValueError, TypeError: an option out of its range, or a bump so strong that
+            pixels could leave [0, 1].
     """
-    for name, n, least in [("n_train", n_train, 1), ("n_val", n_val, 1), ("n_test", n_test, 2)]:
+    for name, n, least in [
+        ("n_train", n_train, 1),
+        ("n_val", n_val, 1),
+        ("n_test", n_test, 2),
+    ]:
         check_number(name, n, least, whole=True)
     check_choice("random_position", random_position, (False, True))
     check_number("seed", seed, 0, whole=True)
-    bump, spectrum = defect(size, correlation_length, strength), _spectrum(size, correlation_length)
-    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
-    train, val, test = (
-        _sample(n, spectrum, rng) for n, rng in zip((n_train, n_val, n_test), rngs, strict=True)
+    bump, spectrum = (
+        defect(size, correlation_length, strength),
+        _spectrum(size, correlation_length),
     )
-    score = partial(_log_likelihood_ratio, bump=bump, spectrum=spectrum, random_position=random_position)
+    rngs = [
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
+    ]
+    train, val, test = (
+        _sample(n, spectrum, rng)
+        for n, rng in zip((n_train, n_val, n_test), rngs, strict=True)
+    )
+    score = partial(
+        _log_likelihood_ratio,
+        bump=bump,
+        spectrum=spectrum,
+        random_position=random_position,
+    )
     return Splits(
         _image_set(train),
         _image_set(val),
@@ -74,30 +96,38 @@ def gaussian_field(
 
 
 def optimal_auroc(strength: float) -> float:
-    """The AUROC of the likelihood ratio at a fixed position: Phi(d / sqrt(2)) for d = `strength` >= 0.
+    """The AUROC of the likelihood ratio at a fixed position: Phi(d / sqrt(2)) for d =
+    `strength` >= 0.
 
-    Its logarithm is Gaussian in both classes, of standard deviation d, and the two means are d^2 apart.
+    Its logarithm is Gaussian in both classes, of standard deviation d, and the two
+    means are d^2 apart.
     """
     check_number("strength", strength, 0)
     return float(norm.cdf(strength / np.sqrt(2)))
 
 
 def covariance(size: int, correlation_length: float) -> np.ndarray:
-    """The covariance of the pixels of an image in row-major order, float64 (size^2, size^2).
+    """The covariance of the pixels of an image in row-major order, float64 (size^2,
+    size^2).
 
-    It is a squared exponential of the distance, exp(-r^2 / (2 correlation_length^2)), periodic on the torus,
-    plus white noise. Options out of their range raise ValueError or TypeError, as in `gaussian_field`.
+    It is a squared exponential of the distance, exp(-r^2 / (2 correlation_length^2)),
+    periodic on the torus, plus white noise. Options out of their range raise ValueError
+    or TypeError, as in `gaussian_field`.
     """
     of_step = ifft2(_spectrum(size, correlation_length)).real
     step = (np.arange(size)[:, None] - np.arange(size)) % size
-    return of_step[step[:, None, :, None], step[None, :, None, :]].reshape(size**2, size**2)
+    return of_step[step[:, None, :, None], step[None, :, None, :]].reshape(
+        size**2, size**2
+    )
 
 
 def defect(size: int, correlation_length: float, strength: float) -> np.ndarray:
-    """What is added to an anomalous image, float64 (size, size), with the bump in the middle.
+    """What is added to an anomalous image, float64 (size, size), with the bump in the
+    middle.
 
-    The bump is a raised cosine, positive within `RADIUS` of the middle and zero elsewhere, scaled so that
-    delta' Sigma^-1 delta = strength^2. Options out of their range raise ValueError or TypeError.
+    The bump is a raised cosine, positive within `RADIUS` of the middle and zero
+    elsewhere, scaled so that delta' Sigma^-1 delta = strength^2. Options out of their
+    range raise ValueError or TypeError.
     """
     check_number("strength", strength, 0, open_low=True)
     spectrum = _spectrum(size, correlation_length)
@@ -114,7 +144,9 @@ def defect(size: int, correlation_length: float, strength: float) -> np.ndarray:
 
 
 def _spectrum(size: int, correlation_length: float) -> np.ndarray:
-    """The power spectrum (size, size), which holds the eigenvalues of the (circulant) covariance."""
+    """The power spectrum (size, size), which holds the eigenvalues of the (circulant)
+    covariance.
+    """
     check_number("size", size, 16, 64, whole=True)
     check_number("correlation_length", correlation_length, 0.5, 4)
     frequency = fftfreq(size)
@@ -129,7 +161,9 @@ def _filter(images: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def _sample(n: int, spectrum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`n` normal images (n, H, W): white noise, coloured by the square root of the covariance."""
+    """`n` normal images (n, H, W): white noise, coloured by the square root of the
+    covariance.
+    """
     return MEAN + _filter(rng.standard_normal((n, *spectrum.shape)), np.sqrt(spectrum))
 
 
@@ -137,7 +171,9 @@ def _image_set(images: np.ndarray, **known: object) -> ImageSet:
     return ImageSet(torch.from_numpy(images[:, None].astype(np.float32)), **known)
 
 
-def _with_bumps(images: np.ndarray, bump: np.ndarray, anywhere: bool, rng: np.random.Generator) -> ImageSet:
+def _with_bumps(
+    images: np.ndarray, bump: np.ndarray, anywhere: bool, rng: np.random.Generator
+) -> ImageSet:
     """The test set: images (N, H, W), the second half of them with a bump each."""
     added = np.zeros_like(images)
     first = len(images) - len(images) // 2
@@ -154,8 +190,9 @@ def _log_likelihood_ratio(
 ) -> Tensor:
     """The log-likelihood ratio, float64 (N,), of images (N, 1, H, W).
 
-    With the bump at p, the ratio is exp(delta_p' Sigma^-1 (x - mu) - d^2 / 2): a matched filter. If p is
-    unknown and uniform, it is the mean of these over all p, which one periodic correlation gives at once.
+    With the bump at p, the ratio is exp(delta_p' Sigma^-1 (x - mu) - d^2 / 2): a
+    matched filter. If p is unknown and uniform, it is the mean of these over all p,
+    which one periodic correlation gives at once.
     """
     images = check_images(images)
     if images.shape[1:] != (1, *bump.shape):

@@ -1,4 +1,6 @@
-"""What a data set is: images with labels, masks and kinds, split into train, val and test."""
+"""What a data set is: images with labels, masks and kinds, split into train, val and
+test.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,14 @@ class ImageSet:
     Args:
         images: float32 (N, C, H, W) in [0, 1], C = 1 or 3.
         labels: int64 (N,), 0 normal, 1 anomalous. Default: all normal.
-        masks: bool (N, H, W), true where a pixel is anomalous, or None where the data has no masks.
-        kinds: N names, "good" for a normal image. Default: "good" or "anomaly" after the label.
+        masks: bool (N, H, W), true where a pixel is anomalous, or None where the data
+            has no masks.
+        kinds: N names, "good" for a normal image. Default: "good" or "anomaly" after
+            the label.
 
     Raises:
-        ValueError, TypeError: an argument of another shape, type or range, or a mask that marks
-            pixels of a normal image.
+        ValueError, TypeError: an argument of another shape, type or range, or a mask
+            that marks pixels of a normal image.
     """
 
     images: Tensor
@@ -49,18 +53,29 @@ class ImageSet:
         if kinds is None:
             kinds = ["anomaly" if label else "good" for label in labels.tolist()]
         if len(kinds) != n:
-            raise ValueError(f"kinds: expected {n} names, one an image; got {len(kinds)}")
-        for name, value in [("images", images), ("labels", labels), ("masks", masks), ("kinds", list(kinds))]:
+            raise ValueError(
+                f"kinds: expected {n} names, one an image; got {len(kinds)}"
+            )
+        for name, value in [
+            ("images", images),
+            ("labels", labels),
+            ("masks", masks),
+            ("kinds", list(kinds)),
+        ]:
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: object) -> ImageSet:
-        """The images at `index` (a number, a slice, a list of numbers or a mask), again an ImageSet."""
+        """The images at `index` (a number, a slice, a list of numbers or a mask), again
+        an ImageSet.
+        """
         rows = np.arange(len(self))[index].reshape(-1).tolist()
         masks = None if self.masks is None else self.masks[rows]
-        return ImageSet(self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows])
+        return ImageSet(
+            self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows]
+        )
 
     def of_kind(self, *kinds: str) -> ImageSet:
         """The images of the given kinds.
@@ -70,7 +85,9 @@ class ImageSet:
         """
         for kind in kinds:
             if kind not in self.kinds:
-                raise ValueError(f"kinds: expected some of {sorted(set(self.kinds))}, got {kind!r}")
+                raise ValueError(
+                    f"kinds: expected some of {sorted(set(self.kinds))}, got {kind!r}"
+                )
         return self[[i for i, kind in enumerate(self.kinds) if kind in kinds]]
 
     def __repr__(self) -> str:
@@ -82,10 +99,11 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set split for anomaly detection: `train` and `val` are normal only, `test` has both.
+    """A data set split for anomaly detection: `train` and `val` are normal only, `test`
+    has both.
 
-    `optimal_score`, where the two distributions are known, maps images (N, C, H, W) to the
-    Neyman–Pearson score (N,): no detector can beat it.
+    `optimal_score`, where the two distributions are known, maps images (N, C, H, W) to
+    the Neyman–Pearson score (N,): no detector can beat it.
 
     Raises:
         TypeError: a part that is no ImageSet.
@@ -101,8 +119,12 @@ class Splits:
         for name in ("train", "val", "test"):
             part = getattr(self, name)
             if not isinstance(part, ImageSet):
-                raise TypeError(f"{name}: expected an ImageSet, got {type(part).__name__}")
+                raise TypeError(
+                    f"{name}: expected an ImageSet, got {type(part).__name__}"
+                )
         for name in ("train", "val"):
             anomalies = int(getattr(self, name).labels.sum())
             if anomalies:
-                raise ValueError(f"{name}: expected normal images only, got {anomalies} anomalous")
+                raise ValueError(
+                    f"{name}: expected normal images only, got {anomalies} anomalous"
+                )

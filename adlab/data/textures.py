@@ -1,7 +1,7 @@
 """Real textures: crops of photographs, with blobs of another real texture as anomalies.
 
-The photographs, 512 × 512 and grey, come with scikit-image (`skimage.data.brick`, `grass` and `gravel`;
-all three are in the public domain, CC0) and need no network.
+The photographs, 512 × 512 and grey, come with scikit-image (`skimage.data.brick`,
+`grass` and `gravel`; all three are in the public domain, CC0) and need no network.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from adlab.data.imageset import ImageSet, Splits
 
 TEXTURES = ("brick", "grass", "gravel")
 BLOCK = 128  # the photograph is cut into 4 × 4 blocks of this side, and a crop never leaves its block
-# Every row and every column of blocks holds two of train, one of val and one of test, so that the
-# perspective of the brick wall is the same in all three.
+# Every row and every column of blocks holds two of train, one of val and one of test,
+# so that the perspective of the brick wall is the same in all three.
 BLOCKS = np.array([np.roll(["train", "val", "train", "test"], row) for row in range(4)])
 BORDER = 2.0  # width of a blob's soft border, in pixels
 
@@ -30,44 +30,60 @@ def textures(
     contrast: float = 1.0,
     seed: int = 0,
 ) -> Splits:
-    """Crops of one photograph; half of the test crops (rounded down) have a blob of another texture.
+    """Crops of one photograph; half of the test crops (rounded down) have a blob of
+    another texture.
 
-    Train, val and test are cut from disjoint blocks of the photograph, and no two crops are the same. The
-    blob has an irregular outline and a soft border; its texture is one of the two others, in turn, and is
-    given the mean and the standard deviation of the crop: brightness alone says little. The masks are true
-    where the blob covers more than half of a pixel, whatever the contrast.
+    Train, val and test are cut from disjoint blocks of the photograph, and no two crops
+    are the same. The blob has an irregular outline and a soft border; its texture is
+    one of the two others, in turn, and is given the mean and the standard deviation of
+    the crop: brightness alone says little. The masks are true where the blob covers
+    more than half of a pixel, whatever the contrast.
 
     Args:
         texture: the normal one: "brick", "grass" or "gravel".
         size: H = W of a crop, from 16 to 112 pixels.
         n_train, n_val, n_test: numbers of images, at least 1, 1 and 2.
-        contrast: in (0, 1], the share of the blob in its mixture with the normal texture: 1 replaces it.
-        seed: of all that is random. The three splits do not depend on the sizes of one another.
+        contrast: in (0, 1], the share of the blob in its mixture with the normal
+            texture: 1 replaces it.
+        seed: of all that is random. The three splits do not depend on the sizes of one
+            another.
 
     Returns:
-        Splits with images (N, 1, size, size), test masks, and kinds named after the foreign texture.
+        Splits with images (N, 1, size, size), test masks, and kinds named after the
+        foreign texture.
 
     Raises:
-        ValueError, TypeError: an option out of its range, or more images than there are distinct crops.
+        ValueError, TypeError: an option out of its range, or more images than there are
+            distinct crops.
     """
     check_choice("texture", texture, TEXTURES)
     check_number("size", size, 16, 112, whole=True)
     check_number("contrast", contrast, 0, 1, open_low=True)
     check_number("seed", seed, 0, whole=True)
-    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+    rngs = [
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
+    ]
     train = _crops(texture, "train", size, n_train, rngs[0])
     val = _crops(texture, "val", size, n_val, rngs[1])
     test = _crops(texture, "test", size, n_test, rngs[2])
-    return Splits(_image_set(train), _image_set(val), _with_blobs(test, texture, contrast, rngs[2]))
+    return Splits(
+        _image_set(train),
+        _image_set(val),
+        _with_blobs(test, texture, contrast, rngs[2]),
+    )
 
 
 def photograph(texture: str) -> np.ndarray:
-    """The whole photograph of a texture, float64 (512, 512) in [0, 1]; an unknown name raises ValueError."""
+    """The whole photograph of a texture, float64 (512, 512) in [0, 1]; an unknown name
+    raises ValueError.
+    """
     check_choice("texture", texture, TEXTURES)
     return getattr(skimage.data, texture)() / 255
 
 
-def _crops(texture: str, part: str, size: int, n: int, rng: np.random.Generator) -> np.ndarray:
+def _crops(
+    texture: str, part: str, size: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """`n` different crops (n, size, size) from the blocks of one part, uniformly drawn."""
     offsets = BLOCK - size + 1
     blocks = np.argwhere(part == BLOCKS)
@@ -84,7 +100,9 @@ def _image_set(images: np.ndarray, **known: object) -> ImageSet:
     return ImageSet(torch.from_numpy(images[:, None].astype(np.float32)), **known)
 
 
-def _with_blobs(crops: np.ndarray, texture: str, contrast: float, rng: np.random.Generator) -> ImageSet:
+def _with_blobs(
+    crops: np.ndarray, texture: str, contrast: float, rng: np.random.Generator
+) -> ImageSet:
     """The test set: crops (N, H, W), the second half of them with a foreign blob each."""
     masks = np.zeros(crops.shape, bool)
     kinds = ["good"] * len(crops)
@@ -113,7 +131,8 @@ def _match(foreign: np.ndarray, crop: np.ndarray) -> np.ndarray:
 def _blob(size: int, rng: np.random.Generator) -> np.ndarray:
     """How much of each pixel a random blob covers, (size, size) in [0, 1].
 
-    Its outline, in polar coordinates about its centre, is a mean radius times one plus a few harmonics.
+    Its outline, in polar coordinates about its centre, is a mean radius times one plus
+    a few harmonics.
     """
     harmonics = np.arange(2, 6)
     centre = rng.uniform(0.25, 0.75, 2) * size

@@ -1,9 +1,11 @@
-"""Wafers: generated defect maps of silicon wafers, normal or with one of twelve patterns of defective dies.
+"""Wafers: generated defect maps of silicon wafers, normal or with one of twelve
+patterns of defective dies.
 
-A wafer is a disc cut into a grid of dies, and a pixel is a die. On a normal wafer, a few dies fail here and
-there. Dies that fail together, in a pattern, tell of a fault in the production. The twelve patterns are those
-of the course, after L. Frittoli, D. Carrera, B. Rossi, P. Fragneto and G. Boracchi, "Deep Open-Set
-Recognition for Silicon Wafer Production Monitoring", Pattern Recognition 124, 2022. They are drawn from what
+A wafer is a disc cut into a grid of dies, and a pixel is a die. On a normal wafer, a
+few dies fail here and there. Dies that fail together, in a pattern, tell of a fault in
+the production. The twelve patterns are those of the course, after L. Frittoli, D.
+Carrera, B. Rossi, P. Fragneto and G. Boracchi, "Deep Open-Set Recognition for Silicon
+Wafer Production Monitoring", Pattern Recognition 124, 2022. They are drawn from what
 their names say, not from data.
 """
 
@@ -18,7 +20,9 @@ from adlab._checks import check_choice, check_number
 from adlab.data.imageset import ImageSet, Splits
 
 OUTSIDE, WORKING, DEFECTIVE = 0.0, 0.5, 1.0  # the three values of a pixel
-TRAIN, VAL, TEST, ANOMALIES, PATTERN_SET = range(5)  # every wafer draws from its own random stream
+TRAIN, VAL, TEST, ANOMALIES, PATTERN_SET = range(
+    5
+)  # every wafer draws from its own random stream
 
 
 def wafers(
@@ -29,32 +33,42 @@ def wafers(
     noise: float = 0.03,
     seed: int = 0,
 ) -> Splits:
-    """Wafer defect maps; half of the test wafers (rounded down) have a pattern: the `PATTERNS` take turns.
+    """Wafer defect maps; half of the test wafers (rounded down) have a pattern: the
+    `PATTERNS` take turns.
 
-    Pixels are 0 outside the wafer, 0.5 for a working and 1 for a defective die. The mask marks the dies that
-    fail because of the pattern.
+    Pixels are 0 outside the wafer, 0.5 for a working and 1 for a defective die. The
+    mask marks the dies that fail because of the pattern.
 
     Args:
         size: H = W from 32 to 256, the number of dies across the wafer.
         n_train, n_val, n_test: numbers of wafers, at least 1, 1 and 2.
-        noise: in [0, 0.5], the mean share of dies that fail at random; a wafer has 0.5 to 1.5 times as much.
-        seed: of all that is random. The splits are independent, and more wafers leave the others as they are.
+        noise: in [0, 0.5], the mean share of dies that fail at random; a wafer has 0.5
+            to 1.5 times as much.
+        seed: of all that is random. The splits are independent, and more wafers leave
+            the others as they are.
 
     Returns:
-        Splits with images (N, 1, size, size) and masks; the normal test wafers come first.
+        Splits with images (N, 1, size, size) and masks; the normal test wafers come
+        first.
 
     Raises:
         ValueError, TypeError: an option out of its range.
     """
     check_number("size", size, 32, 256, whole=True)
-    for name, number, low in [("n_train", n_train, 1), ("n_val", n_val, 1), ("n_test", n_test, 2)]:
+    for name, number, low in [
+        ("n_train", n_train, 1),
+        ("n_val", n_val, 1),
+        ("n_test", n_test, 2),
+    ]:
         check_number(name, number, low, whole=True)
     check_number("noise", noise, 0, 0.5)
     check_number("seed", seed, 0, whole=True)
     test = [("good", (TEST, i)) for i in range(n_test - n_test // 2)]
     test += [(PATTERNS[i % len(PATTERNS)], (ANOMALIES, i)) for i in range(n_test // 2)]
     return Splits(
-        train=_image_set([("good", (TRAIN, i)) for i in range(n_train)], size, noise, seed),
+        train=_image_set(
+            [("good", (TRAIN, i)) for i in range(n_train)], size, noise, seed
+        ),
         val=_image_set([("good", (VAL, i)) for i in range(n_val)], size, noise, seed),
         test=_image_set(test, size, noise, seed),
     )
@@ -69,7 +83,8 @@ def wafer_patterns(
 ) -> ImageSet:
     """Wafer defect maps of the given kinds, to train and to test classifiers with.
 
-    The wafers of a kind do not depend on which other kinds are asked for. For a test set, take another seed.
+    The wafers of a kind do not depend on which other kinds are asked for. For a test
+    set, take another seed.
 
     Args:
         n_per_kind: number of wafers of each kind, at least 1.
@@ -78,10 +93,12 @@ def wafer_patterns(
         seed: of all that is random.
 
     Returns:
-        An ImageSet of images (len(kinds) · n_per_kind, 1, size, size), kind after kind; label 0 is "good".
+        An ImageSet of images (len(kinds) · n_per_kind, 1, size, size), kind after kind;
+        label 0 is "good".
 
     Raises:
-        ValueError, TypeError: an option out of its range; an unknown, a repeated or no kind.
+        ValueError, TypeError: an option out of its range; an unknown, a repeated or no
+            kind.
     """
     check_number("n_per_kind", n_per_kind, 1, whole=True)
     check_number("size", size, 32, 256, whole=True)
@@ -90,18 +107,31 @@ def wafer_patterns(
     known = ("good", *PATTERNS)
     kinds = known if kinds is None else kinds
     if isinstance(kinds, str) or not isinstance(kinds, Sequence):
-        raise TypeError(f"kinds: expected a list of names, got {type(kinds).__name__} {kinds!r}")
+        raise TypeError(
+            f"kinds: expected a list of names, got {type(kinds).__name__} {kinds!r}"
+        )
     for kind in kinds:
         check_choice("kinds", kind, known)
     if not kinds or len(set(kinds)) < len(kinds):
-        raise ValueError(f"kinds: expected at least one name and none twice, got {list(kinds)}")
-    wanted = [(kind, (PATTERN_SET, known.index(kind), i)) for kind in kinds for i in range(n_per_kind)]
+        raise ValueError(
+            f"kinds: expected at least one name and none twice, got {list(kinds)}"
+        )
+    wanted = [
+        (kind, (PATTERN_SET, known.index(kind), i))
+        for kind in kinds
+        for i in range(n_per_kind)
+    ]
     return _image_set(wanted, size, noise, seed)
 
 
-def _image_set(wanted: list[tuple[str, tuple[int, ...]]], size: int, noise: float, seed: int) -> ImageSet:
+def _image_set(
+    wanted: list[tuple[str, tuple[int, ...]]], size: int, noise: float, seed: int
+) -> ImageSet:
     """One wafer for each wanted kind and random stream."""
-    drawn = [_wafer(kind, size, noise, np.random.SeedSequence(seed, spawn_key=key)) for kind, key in wanted]
+    drawn = [
+        _wafer(kind, size, noise, np.random.SeedSequence(seed, spawn_key=key))
+        for kind, key in wanted
+    ]
     images, masks = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
     kinds = [kind for kind, _ in wanted]
     labels = np.array([kind != "good" for kind in kinds])
@@ -111,25 +141,32 @@ def _image_set(wanted: list[tuple[str, tuple[int, ...]]], size: int, noise: floa
 def _wafer(
     kind: str, size: int, noise: float, sequence: np.random.SeedSequence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One wafer, float32 (S, S), and its mask, bool (S, S); the same random defects whatever the kind."""
+    """One wafer, float32 (S, S), and its mask, bool (S, S); the same random defects
+    whatever the kind.
+    """
     of_noise, of_pattern = (np.random.default_rng(child) for child in sequence.spawn(2))
     y, x = (np.mgrid[:size, :size] + 0.5) * 2 / size - 1  # the wafer has radius 1
     wafer = np.hypot(x, y) <= 1
     failed = of_noise.random((size, size)) < noise * of_noise.uniform(0.5, 1.5)
     mask = np.zeros((size, size), bool)
     if kind != "good":
-        chance = _DRAW[kind](x, y, of_pattern) * of_pattern.uniform(0.75, 1)  # of failing, for each die
+        chance = _DRAW[kind](x, y, of_pattern) * of_pattern.uniform(
+            0.75, 1
+        )  # of failing, for each die
         mask = wafer & (of_pattern.random((size, size)) < chance)
     image = np.where(failed | mask, DEFECTIVE, WORKING) * wafer + OUTSIDE * ~wafer
     return image.astype(np.float32), mask
 
 
 # ---------------------------------------------------------------- patterns
-# Each takes the coordinates of the dies, x and y in [-1, 1], and returns their chance of failing, all (S, S).
+# Each takes the coordinates of the dies, x and y in [-1, 1], and returns their chance
+# of failing, all (S, S).
 
 
 def _basketball(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The seams of a ball: two straight ones that cross, and two that curve away from the middle."""
+    """The seams of a ball: two straight ones that cross, and two that curve away from
+    the middle.
+    """
     x, y = _turned(x, y, rng)
     reach = rng.uniform(1.15, 1.35)
     radius = reach - rng.uniform(0.36, 0.48)
@@ -142,12 +179,16 @@ def _cluster_big(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.n
     return _cluster(x, y, rng, rng.uniform(0.36, 0.5))
 
 
-def _cluster_small(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _cluster_small(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A cloud about a sixth as wide as the wafer."""
     return _cluster(x, y, rng, rng.uniform(0.13, 0.2))
 
 
-def _cluster(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, radius: float) -> np.ndarray:
+def _cluster(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, radius: float
+) -> np.ndarray:
     """A cloud with a lobed outline anywhere on the wafer, dense in the middle."""
     x, y = _moved(x, y, rng, 0.92 - radius)
     lobes = np.arange(2, 5)
@@ -167,7 +208,9 @@ def _fingerprints(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.
     """The ridges of a finger: nested arches inside an oval."""
     x, y = _turned(*_moved(x, y, rng, 0.3), rng)
     length, breadth = rng.uniform(0.6, 0.7), rng.uniform(0.42, 0.5)
-    arch = np.hypot(x, np.maximum(y, 0)) + 0.04 * np.sin(6 * y + rng.uniform(0, 2 * np.pi))
+    arch = np.hypot(x, np.maximum(y, 0)) + 0.04 * np.sin(
+        6 * y + rng.uniform(0, 2 * np.pi)
+    )
     ridges = np.cos(2 * np.pi * arch / rng.uniform(0.17, 0.2)) > 0.1
     return 0.92 * ridges * (np.hypot(x / breadth, y / length) < 1)
 
@@ -175,7 +218,9 @@ def _fingerprints(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.
 def _grid(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Straight lines, equally far apart, along both axes: the fields of the exposure."""
     pitch = rng.uniform(0.24, 0.36)
-    to_lines = [np.abs((axis + rng.uniform(0, pitch)) % pitch - pitch / 2) for axis in (x, y)]
+    to_lines = [
+        np.abs((axis + rng.uniform(0, pitch)) % pitch - pitch / 2) for axis in (x, y)
+    ]
     return _line(np.minimum(*to_lines), x)
 
 
@@ -187,7 +232,9 @@ def _half_moon(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def _incomplete(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All dies beyond a straight line fail, as if a step of the process had stopped there."""
+    """All dies beyond a straight line fail, as if a step of the process had stopped
+    there.
+    """
     x, y = _turned(x, y, rng)
     return 0.97 * (x > rng.uniform(0.05, 0.45))
 
@@ -215,7 +262,9 @@ def _zigzag(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarra
     """A line that turns back and forth on its way across the wafer."""
     x, y = _turned(*_moved(x, y, rng, 0.2), rng)
     period, height = rng.uniform(0.4, 0.6), rng.uniform(0.16, 0.26)
-    wave = 4 * np.abs((x / period + rng.random()) % 1 - 0.5) - 1  # a triangle wave in [-1, 1]
+    wave = (
+        4 * np.abs((x / period + rng.random()) % 1 - 0.5) - 1
+    )  # a triangle wave in [-1, 1]
     steepness = np.hypot(1, 4 * height / period)
     return _line(np.abs(y - height * wave) / steepness, x) * (np.abs(x) < 0.75)
 
@@ -237,7 +286,9 @@ _DRAW = {
 PATTERNS = tuple(_DRAW)
 
 
-def _turned(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _turned(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """The coordinates turned by a random angle."""
     angle = rng.uniform(0, 2 * np.pi)
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -246,13 +297,17 @@ def _turned(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.
 def _moved(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinates seen from a random point at most `reach` from the centre, uniformly drawn."""
+    """The coordinates seen from a random point at most `reach` from the centre,
+    uniformly drawn.
+    """
     radius, angle = reach * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     return x - radius * np.cos(angle), y - radius * np.sin(angle)
 
 
 def _line(distance: np.ndarray, x: np.ndarray, half_width: float = 0.03) -> np.ndarray:
-    """The chance of failing along a line, of at least one and a half dies: 0.9 up to half its width."""
+    """The chance of failing along a line, of at least one and a half dies: 0.9 up to
+    half its width.
+    """
     die = 2 / len(x)
     return 0.9 * (distance < max(half_width, 0.75 * die))
 
