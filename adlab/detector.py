@@ -62,7 +62,6 @@ class Detector:
         _CLASSES[_name(cls)] = cls
 
     # -- what a user calls
-    # ------------------------------------------------------------------
 
     def fit(self, images: object) -> Detector:
         """Learn from normal images.
@@ -142,7 +141,6 @@ class Detector:
         return f"{type(self).__name__}({arguments})"
 
     # -- what a method writes
-    # ---------------------------------------------------------------
 
     def _fit(self, images: object) -> None:
         raise NotImplementedError
@@ -154,7 +152,6 @@ class Detector:
         """Make the networks anew, so that saved weights can be loaded into them."""
 
     # -- what a method calls
-    # ----------------------------------------------------------------
 
     def _stream(self, images: object) -> Iterator[Tensor]:
         """Checked batches on the device; all must have the shape of the first image

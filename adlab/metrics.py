@@ -22,7 +22,7 @@ from adlab._checks import (
     check_scores,
 )
 
-# ---------------------------------------------------------------- verdicts
+# -- verdicts
 
 
 class Rates(NamedTuple):
@@ -64,8 +64,7 @@ def accuracy(verdicts: object, labels: object) -> float:
     return float(np.mean(verdicts == check_labels(labels, len(verdicts))))
 
 
-# ---------------------------------------------------------------- curves over all
-# thresholds
+# -- curves over all thresholds
 
 
 def _amounts_above(scores: np.ndarray, *amounts: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -118,7 +117,7 @@ def precision_recall_curve(
     return precision, hits / hits[-1], thresholds
 
 
-# ---------------------------------------------------------------- numbers from scores
+# -- numbers from scores
 
 
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -196,7 +195,7 @@ def fpr_at_tpr(scores: object, labels: object, tpr: float = 0.95) -> float:
     )  # 0.1 * 3 asks for three in ten, not for four
 
 
-# ---------------------------------------------------------------- pixels and regions
+# -- pixels and regions
 
 
 def _check_maps(maps: object, masks: object) -> tuple[np.ndarray, np.ndarray]:
@@ -278,7 +277,7 @@ def pro(maps: object, masks: object, max_fpr: float = 0.3) -> float:
     return float(min(area / max_fpr, 1))  # rounding may lift a perfect 1
 
 
-# ---------------------------------------------------------------- open set
+# -- open set
 
 
 def oscr(known_scores: object, known_correct: object, unknown_scores: object) -> float:

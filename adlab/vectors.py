@@ -33,7 +33,7 @@ class VectorDetector(Detector):
             yield batch.flatten(1)
 
 
-# -- Gaussian -----------------------------------------------------------------------------------
+# -- Gaussian
 
 
 class Moments:
@@ -186,9 +186,9 @@ class PixelGaussian(Localizer):
         return self.gaussian_._whiten(batch.flatten(1)).view(batch.shape).square().mean(1).sqrt()
 
 
-# -- Gaussian mixture ---------------------------------------------------------------------------
+# -- Gaussian mixture
 
-_BLOCK = 8192  # vectors that are worked on at once, so that they stay in the processor's cache
+_BLOCK = 2048  # vectors that are worked on at once, so that they stay in the processor's cache
 
 
 def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
@@ -269,8 +269,8 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
         bad = (info > 0) | (pivots**2 < (1e-10 if reg_covar == 0 else 0) * variances).any(1)
     if bool(bad.any()):
         raise ValueError(
-            f"images: expected more than D different vectors in every component, got a singular covariance "
-            f"in component {int(bad.nonzero()[0])}; raise reg_covar above {reg_covar:g} or use fewer components"
+            f"images: expected vectors that vary independently in every component, got a singular covariance "
+            f"in component {int(bad.nonzero()[0])}; raise reg_covar above {reg_covar:g} or use fewer of them"
         )
     return factors
 
@@ -364,7 +364,7 @@ class GaussianMixture(VectorDetector):
         return -log_likelihood
 
 
-# -- neighbours and subspaces -------------------------------------------------------------------
+# -- neighbours and subspaces
 
 
 class KNN(VectorDetector):
@@ -463,7 +463,7 @@ def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     yield torch.cat(ready + held)
 
 
-# -- patches ------------------------------------------------------------------------------------
+# -- patches
 
 
 def patch_statistics(patches: Tensor) -> Tensor:

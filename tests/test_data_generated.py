@@ -29,7 +29,7 @@ def parts(splits):
     return splits.train, splits.val, splits.test
 
 
-# ---------------------------------------------------------------- the contract of both
+# -- the contract of both
 
 
 def test_splits_hold_what_was_asked_for(data):
@@ -138,7 +138,7 @@ def test_the_images_are_those_of_every_other_machine(make):
     )
 
 
-# ---------------------------------------------------------------- nanofibres
+# -- nanofibres
 
 
 def pair(kind, index=0, size=SIZE):
@@ -237,7 +237,7 @@ def test_nanofibres_refuses_bad_options(option, error):
         nanofibres(**option)
 
 
-# ---------------------------------------------------------------- wafers
+# -- wafers
 
 
 def test_a_die_is_outside_or_working_or_defective():

@@ -114,8 +114,7 @@ def cifar(tmp_path, monkeypatch):
     return write_files(tmp_path / "cifar-10-batches-py", files)
 
 
-# -------------------------------------------------------------------------------------
-# one against the rest
+# -- one against the rest
 
 
 @pytest.mark.parametrize(("name", "folder"), MNIST_LIKE.items())
@@ -293,8 +292,7 @@ def test_environment_names_the_root(monkeypatch, tmp_path):
     assert len(load("mnist", n_val=2).test) == 30
 
 
-# ---------------------------------------------------------------------------------------------------
-# folders
+# -- folders
 
 
 def picture(seed, height=20, width=24, channels=3):
@@ -490,8 +488,7 @@ def test_copies_of_an_image_are_not_divided_between_train_and_val(tmp_path):
         assert len(splits.train) + len(splits.val) == 20
 
 
-# -------------------------------------------------------------------------------------------
-# modes of images
+# -- modes of images
 
 
 def grey_layout(path):
@@ -569,8 +566,7 @@ def test_orientation_of_photographs(tmp_path):
     assert image[:8].min() > 0.9 and image[12:].max() < 0.1
 
 
-# --------------------------------------------------------------------------------------
-# what is refused there
+# -- what is refused there
 
 
 def write(path, name, content=b"no image"):
@@ -774,8 +770,7 @@ def test_unknown_categories_are_refused(tmp_path):
     assert len(MVTEC_AD.categories) == 15
 
 
-# --------------------------------------------------------------------------------------------------
-# archives
+# -- archives
 
 
 def tar_of(files, mode="w:xz"):

@@ -107,8 +107,7 @@ def test_splits_do_not_depend_on_the_sizes_of_one_another(name):
     assert larger.test.labels.tolist() == [0] * 5 + [1] * 4
 
 
-# -------------------------------------------------------------------------------------------------
-# textures
+# -- textures
 
 
 @cache
@@ -242,8 +241,7 @@ def test_texture_crops_can_be_used_up_but_not_repeated():
         load("textures", size=112, n_train=2, n_val=available + 1, n_test=2)
 
 
-# ---------------------------------------------------------------------------------------------------
-# digits
+# -- digits
 
 
 @pytest.mark.parametrize("normal_class", [0, 3, 8])
@@ -292,8 +290,7 @@ def test_digits_resized(size):
     assert np.corrcoef(back.flatten(), small.flatten())[0, 1] > 0.95
 
 
-# -------------------------------------------------------------------------------------------
-# Gaussian field
+# -- Gaussian field
 
 
 def standard_error(auroc, n_normal, n_anomalous):

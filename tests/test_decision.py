@@ -7,7 +7,7 @@ from scipy import stats
 
 from adlab import decision
 
-# ---------------------------------------------------------------- quantile
+# -- quantile
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_float32_score_never_exceeds_itself():
     assert not (scores.numpy() > threshold).any()
 
 
-# ---------------------------------------------------------------- k sigma
+# -- k sigma
 
 
 def test_sigma_threshold_by_hand():
@@ -127,7 +127,7 @@ def test_sigma_threshold_needs_two_scores():
         decision.sigma_threshold([1.0])
 
 
-# ---------------------------------------------------------------- bootstrap
+# -- bootstrap
 
 
 def normal_scores(n: int, seed: int = 6) -> np.ndarray:

@@ -59,7 +59,7 @@ def pairwise_auroc(case: Case) -> float:
     return wins / pairs
 
 
-# ---------------------------------------------------------------- verdicts
+# -- verdicts
 
 
 def test_rates_and_accuracy_of_a_small_table():
@@ -97,7 +97,7 @@ def test_scores_are_not_verdicts():
         metrics.accuracy([0.2, 0.9], [0, 1])
 
 
-# ---------------------------------------------------------------- curves
+# -- curves
 
 
 @cases
@@ -131,7 +131,7 @@ def test_curves_equal_sklearn(case):
     assert len(precision) == len(recall) == len(thresholds)
 
 
-# ---------------------------------------------------------------- numbers
+# -- numbers
 
 
 @cases
@@ -301,7 +301,7 @@ def test_one_class_alone_is_refused(metric, labels):
         metric([1.0, 2.0, 3.0], labels)
 
 
-# ---------------------------------------------------------------- pixels and regions
+# -- pixels and regions
 
 
 def regions_by_flood_fill(mask: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -512,7 +512,7 @@ def test_masks_must_hold_both_kinds_of_pixels(metric):
         metric(maps, np.ones(maps.shape, dtype=bool))
 
 
-# ---------------------------------------------------------------- open set
+# -- open set
 
 
 def random_open_set(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

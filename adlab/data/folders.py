@@ -226,8 +226,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     return Path(cache).expanduser() / "adlab"
 
 
-# ------------------------------------------------------------------------------------
-# the layout of folders
+# -- the layout of folders
 
 
 class _Sample(NamedTuple):
@@ -379,8 +378,7 @@ def _draw_validation(images: Tensor, fraction: float, seed: int) -> Tensor:
     return torch.from_numpy(is_val)
 
 
-# -------------------------------------------------------------------------------------
-# images and their masks
+# -- images and their masks
 
 
 def _read_samples(
@@ -490,8 +488,7 @@ def _crop(image: Tensor, crop: int | None, file: Path) -> Tensor:
     return image[:, top : top + crop, left : left + crop]
 
 
-# -----------------------------------------------------------------------------
-# benchmarks and their archives
+# -- benchmarks and their archives
 
 
 def _find(benchmark: Benchmark, category: str, root: str | os.PathLike | None) -> Path:

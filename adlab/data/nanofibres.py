@@ -150,7 +150,7 @@ def _image_set(pictures: list[tuple[np.ndarray, np.ndarray, str]]) -> ImageSet:
     )
 
 
-# ---------------------------------------------------------------- fibres
+# -- fibres
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _waves(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.sin(k * np.arange(size, dtype=np.float32) + phase)
 
 
-# ---------------------------------------------------------------- rendering
+# -- rendering
 
 
 def _render(
@@ -318,7 +318,7 @@ def _record(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (picture * (1 + charging) + noise).clip(0, 1).astype(np.float32)
 
 
-# ---------------------------------------------------------------- defects
+# -- defects
 # Each takes the fibres and returns the spoiled picture and the pixels that the defect
 # covers, both (S, S).
 

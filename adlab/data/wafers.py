@@ -158,7 +158,7 @@ def _wafer(
     return image.astype(np.float32), mask
 
 
-# ---------------------------------------------------------------- patterns
+# -- patterns
 # Each takes the coordinates of the dies, x and y in [-1, 1], and returns their chance
 # of failing, all (S, S).
 
