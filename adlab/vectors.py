@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import fold, pad, unfold
 
-from adlab._checks import as_tensor, check_choice, check_images, check_number, check_vectors
+from adlab._checks import (
+    as_tensor,
+    check_choice,
+    check_images,
+    check_number,
+    check_vectors,
+)
 from adlab.detector import Detector, Localizer
 
 
@@ -59,7 +65,9 @@ class Moments:
         batch.count, batch.mean = len(x), x.mean(0)
         centred = x - batch.mean
         batch.scatter = (
-            (centred**2).sum(0) if self.diagonal else torch.einsum("b...i,b...j->...ij", centred, centred)
+            (centred**2).sum(0)
+            if self.diagonal
+            else torch.einsum("b...i,b...j->...ij", centred, centred)
         )
         return self.merge(batch)
 
@@ -73,7 +81,9 @@ class Moments:
         total = self.count + other.count
         gap = other.mean - self.mean
         outer = gap**2 if self.diagonal else gap[..., :, None] * gap[..., None, :]
-        self.scatter = self.scatter + other.scatter + outer * (self.count * other.count / total)
+        self.scatter = (
+            self.scatter + other.scatter + outer * (self.count * other.count / total)
+        )
         self.mean = self.mean + gap * (other.count / total)
         self.count = total
         return self
@@ -107,7 +117,12 @@ class Gaussian(VectorDetector):
     max_features = 8192  # D×D in float64 takes half a gigabyte here
 
     def __init__(
-        self, covariance_type: str = "full", reg_covar: float = 1e-6, *, seed: int = 0, device: str = "auto"
+        self,
+        covariance_type: str = "full",
+        reg_covar: float = 1e-6,
+        *,
+        seed: int = 0,
+        device: str = "auto",
     ):
         check_choice("covariance_type", covariance_type, ("full", "diagonal"))
         check_number("reg_covar", reg_covar, 0)
@@ -138,8 +153,12 @@ class Gaussian(VectorDetector):
         else:
             covariance.diagonal().add_(self.reg_covar)
             factor, info = torch.linalg.cholesky_ex(covariance)
-            unexplained = factor.diagonal() ** 2 / covariance.diagonal()  # by the features before it: 1 − R²
-            bad = bool(info) or (self.reg_covar == 0 and bool((unexplained < 1e-10).any()))
+            unexplained = (
+                factor.diagonal() ** 2 / covariance.diagonal()
+            )  # by the features before it: 1 − R²
+            bad = bool(info) or (
+                self.reg_covar == 0 and bool((unexplained < 1e-10).any())
+            )
         if bad:
             raise ValueError(
                 f"images: expected features that vary independently, got a singular covariance; "
@@ -171,7 +190,12 @@ class PixelGaussian(Localizer):
     """
 
     def __init__(
-        self, reg_covar: float = 1e-4, image_score: str = "max", *, seed: int = 0, device: str = "auto"
+        self,
+        reg_covar: float = 1e-4,
+        image_score: str = "max",
+        *,
+        seed: int = 0,
+        device: str = "auto",
     ):
         check_number("reg_covar", reg_covar, 0)
         check_choice("image_score", image_score, ("max", "mean"))
@@ -179,11 +203,19 @@ class PixelGaussian(Localizer):
         self.reg_covar, self.image_score = reg_covar, image_score
 
     def _fit(self, images: object) -> None:
-        self.gaussian_ = Gaussian("diagonal", self.reg_covar, device=self.device).fit(self._stream(images))
+        self.gaussian_ = Gaussian("diagonal", self.reg_covar, device=self.device).fit(
+            self._stream(images)
+        )
 
     def _map(self, batch: Tensor) -> Tensor:
         """Root mean square over the channels of the standardised pixel."""
-        return self.gaussian_._whiten(batch.flatten(1)).view(batch.shape).square().mean(1).sqrt()
+        return (
+            self.gaussian_._whiten(batch.flatten(1))
+            .view(batch.shape)
+            .square()
+            .mean(1)
+            .sqrt()
+        )
 
 
 # -- Gaussian mixture
@@ -202,7 +234,9 @@ def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     Returns:
         (N, K).
     """
-    distance = torch.cat([_squared_distance(block, means, factors) for block in x.split(_BLOCK)])
+    distance = torch.cat(
+        [_squared_distance(block, means, factors) for block in x.split(_BLOCK)]
+    )
     scales = factors if factors.ndim == 2 else factors.diagonal(dim1=1, dim2=2)
     return -0.5 * (x.shape[1] * math.log(2 * math.pi) + distance) - scales.log().sum(1)
 
@@ -217,7 +251,9 @@ def _squared_distance(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     return whitened.square().sum(1).T
 
 
-def e_step(x: Tensor, weights: Tensor, means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+def e_step(
+    x: Tensor, weights: Tensor, means: Tensor, factors: Tensor
+) -> tuple[Tensor, Tensor]:
     """Responsibilities γ (N, K) of the K components for the vectors (N, D), and log p(x), (N,)."""
     log_joint = weights.log() + log_density(x, means, factors)
     log_likelihood = log_joint.logsumexp(1)
@@ -225,13 +261,18 @@ def e_step(x: Tensor, weights: Tensor, means: Tensor, factors: Tensor) -> tuple[
 
 
 def m_step(
-    x: Tensor, responsibilities: Tensor, covariance_type: str = "full", reg_covar: float = 1e-6
+    x: Tensor,
+    responsibilities: Tensor,
+    covariance_type: str = "full",
+    reg_covar: float = 1e-6,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), means (K, D) and covariances that suit the responsibilities (N, K) best.
 
     Covariances are (K, D, D) where "full", (1, D, D) where "tied", the variances (K, D) where "diagonal".
     """
-    counts = responsibilities.sum(0).clamp_min(1e-15)  # a component that nobody belongs to is no 0/0
+    counts = responsibilities.sum(0).clamp_min(
+        1e-15
+    )  # a component that nobody belongs to is no 0/0
     means = responsibilities.T @ x / counts[:, None]
     diagonal = covariance_type == "diagonal"
     blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
@@ -244,7 +285,9 @@ def m_step(
     return counts / len(x), means, covariances + ridge
 
 
-def _scatter(x: Tensor, responsibilities: Tensor, means: Tensor, diagonal: bool) -> Tensor:
+def _scatter(
+    x: Tensor, responsibilities: Tensor, means: Tensor, diagonal: bool
+) -> Tensor:
     """Σ γ (x − μ)(x − μ)ᵀ of each component, (K, D, D); where diagonal, its diagonals (K, D)."""
     centred = x - means[:, None]
     weighted = centred * responsibilities.T[:, :, None]
@@ -265,8 +308,12 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
         factors, bad = covariances.clamp_min(0).sqrt(), (covariances <= 0).any(1)
     else:
         factors, info = torch.linalg.cholesky_ex(covariances)
-        pivots, variances = (matrix.diagonal(dim1=1, dim2=2) for matrix in (factors, covariances))
-        bad = (info > 0) | (pivots**2 < (1e-10 if reg_covar == 0 else 0) * variances).any(1)
+        pivots, variances = (
+            matrix.diagonal(dim1=1, dim2=2) for matrix in (factors, covariances)
+        )
+        bad = (info > 0) | (
+            pivots**2 < (1e-10 if reg_covar == 0 else 0) * variances
+        ).any(1)
     if bool(bad.any()):
         raise ValueError(
             f"images: expected vectors that vary independently in every component, got a singular covariance "
@@ -318,7 +365,11 @@ class GaussianMixture(VectorDetector):
         check_number("max_iter", max_iter, 1, whole=True)
         check_number("n_init", n_init, 1, whole=True)
         super().__init__(seed=seed, device=device)
-        self.n_components, self.covariance_type, self.reg_covar = n_components, covariance_type, reg_covar
+        self.n_components, self.covariance_type, self.reg_covar = (
+            n_components,
+            covariance_type,
+            reg_covar,
+        )
         self.tol, self.max_iter, self.n_init = tol, max_iter, n_init
 
     def _fit(self, images: object) -> None:
@@ -340,8 +391,12 @@ class GaussianMixture(VectorDetector):
         from sklearn.cluster import KMeans
 
         seed = int(torch.randint(2**31, ()))
-        labels = KMeans(self.n_components, n_init=1, random_state=seed).fit_predict(x.cpu().numpy())
-        return torch.eye(self.n_components).to(x)[torch.from_numpy(labels).to(x.device, torch.int64)]
+        labels = KMeans(self.n_components, n_init=1, random_state=seed).fit_predict(
+            x.cpu().numpy()
+        )
+        return torch.eye(self.n_components).to(x)[
+            torch.from_numpy(labels).to(x.device, torch.int64)
+        ]
 
     def _climb(self, x: Tensor, responsibilities: Tensor) -> dict[str, object]:
         """EM from the given responsibilities: what is learned, by name."""
@@ -351,16 +406,29 @@ class GaussianMixture(VectorDetector):
             mixture = self._mixture(x, responsibilities)
             history.append(float(log_likelihood.mean()))
             converged = len(history) > 1 and abs(history[-1] - history[-2]) < self.tol
-        learned = dict(zip(("weights_", "means_", "scale_", "covariances_"), mixture, strict=True))
+        learned = dict(
+            zip(("weights_", "means_", "scale_", "covariances_"), mixture, strict=True)
+        )
         return learned | {"history_": history, "converged_": converged}
 
-    def _mixture(self, x: Tensor, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _mixture(
+        self, x: Tensor, responsibilities: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weights, means, Cholesky factors and covariances of one M step."""
-        weights, means, covariances = m_step(x, responsibilities, self.covariance_type, self.reg_covar)
-        return weights, means, cholesky_factors(covariances, self.reg_covar), covariances
+        weights, means, covariances = m_step(
+            x, responsibilities, self.covariance_type, self.reg_covar
+        )
+        return (
+            weights,
+            means,
+            cholesky_factors(covariances, self.reg_covar),
+            covariances,
+        )
 
     def _score(self, batch: Tensor) -> Tensor:
-        _, log_likelihood = e_step(batch.to(torch.float64), self.weights_, self.means_, self.scale_)
+        _, log_likelihood = e_step(
+            batch.to(torch.float64), self.weights_, self.means_, self.scale_
+        )
         return -log_likelihood
 
 
@@ -388,12 +456,16 @@ class KNN(VectorDetector):
     def _fit(self, images: object) -> None:
         self.vectors_ = torch.cat([x.cpu() for x in self._stream(images)])
         if len(self.vectors_) < self.k:
-            raise ValueError(f"images: expected at least k = {self.k}, got {len(self.vectors_)}")
+            raise ValueError(
+                f"images: expected at least k = {self.k}, got {len(self.vectors_)}"
+            )
 
     def _score(self, batch: Tensor) -> Tensor:
         from sklearn.neighbors import NearestNeighbors
 
-        index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(self.vectors_.cpu().numpy())
+        index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(
+            self.vectors_.cpu().numpy()
+        )
         distances, _ = index.kneighbors(batch.cpu().numpy())
         return torch.from_numpy(distances).mean(1)
 
@@ -433,7 +505,9 @@ class PCAResidual(VectorDetector, Localizer):
             pca.partial_fit(chunk.cpu().to(torch.float64).numpy())
         device = chunk.device
         self.mean_ = torch.from_numpy(pca.mean_).to(device)
-        self.components_ = torch.from_numpy(pca.components_[: self.n_components]).to(device)
+        self.components_ = torch.from_numpy(pca.components_[: self.n_components]).to(
+            device
+        )
 
     def _residual(self, x: Tensor) -> Tensor:
         centred = x.to(torch.float64) - self.mean_
@@ -479,10 +553,16 @@ def patch_statistics(patches: Tensor) -> Tensor:
     down, right = patches.diff(dim=2), patches.diff(dim=3)
     gradient = (down**2).mean((2, 3)) + (right**2).mean((2, 3))
     variance = patches.var((2, 3), correction=0)
-    return torch.cat([patches.mean((2, 3)), (variance + floor).log() / 2, (gradient + floor).log()], 1)
+    return torch.cat(
+        [patches.mean((2, 3)), (variance + floor).log() / 2, (gradient + floor).log()],
+        1,
+    )
 
 
-_FEATURES = {"pixels": lambda patches: patches.flatten(1), "statistics": patch_statistics}
+_FEATURES = {
+    "pixels": lambda patches: patches.flatten(1),
+    "statistics": patch_statistics,
+}
 
 
 class Patchwise(Localizer):
@@ -530,7 +610,9 @@ class Patchwise(Localizer):
     def _fit(self, images: object) -> None:
         detector = copy.copy(self.detector)
         detector.device = self.device
-        self.detector_ = detector.fit(self._patches(batch) for batch in self._stream(images))
+        self.detector_ = detector.fit(
+            self._patches(batch) for batch in self._stream(images)
+        )
 
     def _stream(self, images: object) -> Iterator[Tensor]:
         for batch in super()._stream(images):
@@ -543,7 +625,11 @@ class Patchwise(Localizer):
 
     def _patches(self, batch: Tensor) -> Tensor:
         """(B, C, H, W) to the vectors of all patches, (B · patches, D)."""
-        pixels = unfold(batch, self.patch_size, stride=self.stride).transpose(1, 2).flatten(0, 1)
+        pixels = (
+            unfold(batch, self.patch_size, stride=self.stride)
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
         shape = (batch.shape[1], self.patch_size, self.patch_size)
         return _FEATURES[self.features](pixels.unflatten(1, shape))
 
@@ -552,14 +638,20 @@ class Patchwise(Localizer):
         padded = self._pad(batch)
         scores = self.detector_._score(self._patches(padded)).to(batch)
         scores = scores.view(len(batch), 1, -1).expand(-1, self.patch_size**2, -1)
-        size = {"output_size": padded.shape[2:], "kernel_size": self.patch_size, "stride": self.stride}
+        size = {
+            "output_size": padded.shape[2:],
+            "kernel_size": self.patch_size,
+            "stride": self.stride,
+        }
         total, count = fold(scores, **size), fold(torch.ones_like(scores), **size)
         return (total / count)[:, 0, :height, :width]
 
     def _pad(self, batch: Tensor) -> Tensor:
         """Mirror the lower and right border until whole steps of the stride reach it."""
         pads = [
-            math.ceil((n - self.patch_size) / self.stride) * self.stride + self.patch_size - n
+            math.ceil((n - self.patch_size) / self.stride) * self.stride
+            + self.patch_size
+            - n
             for n in batch.shape[2:]
         ]
         return pad(batch, (0, pads[1], 0, pads[0]), mode="reflect")
