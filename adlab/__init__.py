@@ -11,11 +11,25 @@ from adlab.show import show
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "decision", "detector", "metrics", "plots", "training", "vectors")
+_ROOMS = (
+    "dagmm",
+    "data",
+    "decision",
+    "detector",
+    "metrics",
+    "plots",
+    "reconstruction",
+    "similarity",
+    "training",
+    "vectors",
+)
 # a name that stands at the top of the package -> the room that holds it
 _NAMES = {
+    "Autoencoder": "reconstruction",
+    "DAGMM": "dagmm",
     "Detector": "detector",
     "Localizer": "detector",
+    "VariationalAutoencoder": "reconstruction",
     "load_detector": "detector",
 }
 __all__ = [*_ROOMS, *_NAMES, "show"]

@@ -130,6 +130,7 @@ def train(
     weight_decay: float = 0.0,
     seed: int = 0,
     device: str | torch.device = "auto",
+    check: Callable[[object], Tensor] = check_images,
 ) -> list[float]:
     """Train a network with Adam, in place, and leave it in eval mode.
 
@@ -145,6 +146,8 @@ def train(
         weight_decay: Adam's L2 penalty.
         seed: of the order of the images and of all that the loss draws.
         device: see `resolve_device`.
+        check: refuses bad data, as for `stream`; vectors (N, D) need another than that
+            of images.
 
     Returns:
         The mean loss of each epoch.
@@ -158,7 +161,7 @@ def train(
     check_number("lr", lr, 0, open_low=True)
     check_number("weight_decay", weight_decay, 0)
     device = resolve_device(device)
-    loader = _shuffled(images, batch_size)
+    loader = _shuffled(images, batch_size, check)
     optimizer = torch.optim.Adam(
         network.to(device).parameters(), lr=lr, weight_decay=weight_decay
     )
@@ -166,7 +169,7 @@ def train(
     with seeded(seed), _progress(epochs) as bar:
         for epoch in range(epochs):
             network.train()
-            history.append(_epoch(loss, optimizer, loader, device))
+            history.append(_epoch(loss, optimizer, loader, device, check))
             if not np.isfinite(history[-1]):
                 raise FloatingPointError(
                     f"loss: expected a finite value, got {history[-1]} in epoch {epoch + 1}"
@@ -177,12 +180,14 @@ def train(
     return history
 
 
-def _shuffled(images: object, batch_size: int) -> DataLoader:
+def _shuffled(
+    images: object, batch_size: int, check: Callable[[object], Tensor]
+) -> DataLoader:
     check_number("batch_size", batch_size, 1, whole=True)
     if isinstance(images, DataLoader):
         return images
     if not isinstance(images, Dataset):
-        images = TensorDataset(check_images(_bare(images)))
+        images = TensorDataset(check(_bare(images)))
     ordered = isinstance(images, IterableDataset)
     return DataLoader(images, batch_size, shuffle=not ordered, collate_fn=_stack)
 
@@ -192,9 +197,10 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     loader: DataLoader,
     device: torch.device,
+    check: Callable[[object], Tensor],
 ) -> float:
     total, count = 0.0, 0
-    for batch in stream(loader):
+    for batch in stream(loader, check=check):
         value = loss(batch.to(device))
         optimizer.zero_grad()
         value.backward()

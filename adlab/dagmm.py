@@ -1,0 +1,301 @@
+"""DAGMM: an autoencoder and a Gaussian mixture of what it makes of the data, trained together.
+
+The compression network turns a sample s into z: a few latent numbers, and two that say how well it was
+rebuilt. The estimation network says to which component of the mixture z belongs, which takes the place of the
+E step of EM. The energy, the negative log-likelihood of z, is the score.
+
+Source: Zong et al., Deep autoencoding Gaussian mixture model for unsupervised anomaly detection, ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adlab._checks import check_number
+from adlab.detector import Detector
+from adlab.training import resolve_device, seeded, train
+from adlab.vectors import _check_vectors_or_images, cholesky_factors, e_step, m_step
+
+# -- model --------------------------------------------------------------------------------------
+
+
+class CompressionNetwork(nn.Module):
+    """An autoencoder: of images with two convolutions, of vectors with two linear layers.
+
+    Args:
+        shape: of a sample, (C, H, W) or (D,).
+        n_latent: numbers that a sample is compressed to.
+        width: channels of the first convolution, half as many as of the second; or units.
+    """
+
+    def __init__(self, shape: Sequence[int], n_latent: int, width: int):
+        super().__init__()
+        layers = _convolutions if len(shape) == 3 else _linear
+        self.encoder, self.decoder = layers(*shape, n_latent, width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent representation (N, n_latent) and reconstruction, in the shape of x."""
+        latent = self.encoder(x)
+        return latent, self.decoder(latent)
+
+
+def _linear(n_features: int, n_latent: int, width: int) -> tuple[nn.Module, nn.Module]:
+    encoder = nn.Sequential(
+        nn.Linear(n_features, width), nn.Tanh(), nn.Linear(width, n_latent)
+    )
+    decoder = nn.Sequential(
+        nn.Linear(n_latent, width), nn.Tanh(), nn.Linear(width, n_features)
+    )
+    return encoder, decoder
+
+
+def _convolutions(
+    channels: int, height: int, width: int, n_latent: int, n_maps: int
+) -> tuple[nn.Module, nn.Module]:
+    half, quarter = (
+        [math.ceil(size / step) for size in (height, width)] for step in (2, 4)
+    )
+    flat = 2 * n_maps * math.prod(quarter)
+    encoder = nn.Sequential(
+        nn.Conv2d(channels, n_maps, 3, 2, 1),
+        nn.Tanh(),
+        nn.Conv2d(n_maps, 2 * n_maps, 3, 2, 1),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(flat, n_latent),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(n_latent, flat),
+        nn.Tanh(),
+        nn.Unflatten(1, (2 * n_maps, *quarter)),
+        nn.Upsample(half),
+        nn.Conv2d(2 * n_maps, n_maps, 3, padding=1),
+        nn.Tanh(),
+        nn.Upsample((height, width)),
+        nn.Conv2d(n_maps, channels, 3, padding=1),
+    )
+    return encoder, decoder
+
+
+def with_reconstruction_features(
+    latent: Tensor, x: Tensor, reconstruction: Tensor
+) -> Tensor:
+    """z: the latent numbers, the relative distance ‖x − x′‖ / ‖x‖, and the cosine of x and x′.
+
+    Args:
+        latent: (N, n_latent).
+        x: samples (N, …).
+        reconstruction: x′, in the shape of x.
+
+    Returns:
+        float64 (N, n_latent + 2): the mixture is computed in double precision.
+    """
+    x, reconstruction = x.flatten(1), reconstruction.flatten(1)
+    distance = (x - reconstruction).norm(dim=1) / x.norm(dim=1).clamp_min(1e-6)
+    cosine = torch.cosine_similarity(x, reconstruction, dim=1)
+    return torch.cat([latent, distance[:, None], cosine[:, None]], 1).double()
+
+
+def estimation_network(n_features: int, n_components: int) -> nn.Module:
+    """A network from z (N, n_features) to responsibilities γ (N, n_components), in float64."""
+    return nn.Sequential(
+        nn.Linear(n_features, 10),
+        nn.Tanh(),
+        nn.Dropout(0.5),
+        nn.Linear(10, n_components),
+        nn.Softmax(1),
+    ).double()
+
+
+# -- loss ---------------------------------------------------------------------------------------
+
+
+def energy(z: Tensor, weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """E(z) = −log Σ π φ(z), (N,): a negative log-likelihood, so higher = more anomalous."""
+    _, log_likelihood = e_step(z, weights, means, factors)
+    return -log_likelihood
+
+
+def covariance_penalty(covariances: Tensor) -> Tensor:
+    """Σ 1 / Σ_jj over the components and dimensions: large where a variance is small."""
+    return (1 / covariances.diagonal(dim1=1, dim2=2)).sum()
+
+
+# -- detector -----------------------------------------------------------------------------------
+
+
+class DAGMM(Detector):
+    """Deep autoencoding Gaussian mixture model, of images (N, C, H, W) or vectors (N, D).
+
+    The score is the energy of z under a mixture that the trained networks give for the whole training set,
+    so it does not depend on what else is scored. Vectors are standardised first. All training samples are
+    held in memory.
+
+    Args:
+        n_components: K, of the mixture.
+        n_latent: numbers that a sample is compressed to; the mixture sees two more.
+        width: of the compression network.
+        energy_weight: λ₁, of the mean energy beside the mean squared error (summed over pixels).
+        penalty_weight: λ₂, of the covariance penalty.
+        reg_covar: added to the diagonals of the covariances.
+        epochs: passes through the training samples; 0 leaves the networks at their random start, a control.
+        batch_size: at most; each batch has its own mixture in training, so large batches are steadier.
+        lr: Adam's step size.
+        seed: of the networks, the order of the samples and the dropout.
+        device: "auto", "cpu", "cuda", …
+
+    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` (K, D, D) and their Cholesky factors
+    `scale_` are the mixture, and `history_` is the mean loss of each epoch.
+
+    Source: Zong et al., ICLR 2018; equations 4 to 7.
+    """
+
+    _check = staticmethod(_check_vectors_or_images)
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        n_latent: int = 2,
+        width: int = 16,
+        energy_weight: float = 0.1,
+        penalty_weight: float = 0.005,
+        reg_covar: float = 1e-3,
+        epochs: int = 200,
+        batch_size: int = 1024,
+        lr: float = 1e-3,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        for name, value in {
+            "n_components": n_components,
+            "n_latent": n_latent,
+            "width": width,
+        }.items():
+            check_number(name, value, 1, whole=True)
+        check_number("energy_weight", energy_weight, 0)
+        check_number("penalty_weight", penalty_weight, 0)
+        check_number("reg_covar", reg_covar, 0)
+        check_number("epochs", epochs, 0, whole=True)
+        check_number("batch_size", batch_size, 2, whole=True)
+        check_number("lr", lr, 0, open_low=True)
+        super().__init__(seed=seed, device=device)
+        self.n_components, self.n_latent, self.width = n_components, n_latent, width
+        self.energy_weight, self.penalty_weight, self.reg_covar = (
+            energy_weight,
+            penalty_weight,
+            reg_covar,
+        )
+        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
+
+    def _build(self) -> None:
+        self.compression_ = CompressionNetwork(
+            self.input_shape_, self.n_latent, self.width
+        )
+        self.estimation_ = estimation_network(self.n_latent + 2, self.n_components)
+
+    def _fit(self, images: object) -> None:
+        x = torch.cat(list(self._stream(images)))
+        if len(x) < max(2, self.n_components):
+            raise ValueError(
+                f"images: expected at least {max(2, self.n_components)} samples, got {len(x)}"
+            )
+        self._standardise(x)
+        with seeded(self.seed):  # once more: to read a DataLoader draws random numbers
+            self._build()
+        self._train(x)
+        with torch.no_grad():
+            z = torch.cat(
+                [self._represent(batch) for batch in x.split(self.batch_size)]
+            )
+            self.weights_, self.means_, self.covariances_, self.scale_ = self._mixture(
+                z
+            )
+
+    def _standardise(self, x: Tensor) -> None:
+        """Keep mean and deviation of vectors; images are in [0, 1] already."""
+        if x.ndim == 2:
+            deviation = x.std(0)
+            self.mean_, self.deviation_ = (
+                x.mean(0),
+                torch.where(deviation > 0, deviation, 1),
+            )
+
+    def _train(self, x: Tensor) -> None:
+        device = resolve_device(self.device)
+        networks = nn.ModuleList([self.compression_, self.estimation_]).to(device)
+        n_batches = math.ceil(len(x) / self.batch_size)
+        options = {
+            "epochs": self.epochs,
+            "batch_size": math.ceil(len(x) / n_batches),
+            "lr": self.lr,
+        }
+        self.history_ = []
+        if self.epochs:
+            self.history_ = train(
+                networks,
+                self._loss,
+                x,
+                **options,
+                seed=self.seed,
+                device=device,
+                check=self._check,
+            )
+        networks.eval()
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        reconstruction, mean_energy, penalty = self.loss_terms(batch)
+        return (
+            reconstruction
+            + self.energy_weight * mean_energy
+            + self.penalty_weight * penalty
+        )
+
+    def loss_terms(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean squared error (summed over pixels), mean energy and covariance penalty of a batch."""
+        x, latent, reconstruction = self._compress(batch)
+        z = with_reconstruction_features(latent, x, reconstruction)
+        weights, means, covariances, factors = self._mixture(z)
+        error = (x - reconstruction).flatten(1).square().sum(1).mean()
+        return (
+            error,
+            energy(z, weights, means, factors).mean(),
+            covariance_penalty(covariances),
+        )
+
+    def _compress(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network saw (vectors standardised), its latent numbers, and what it rebuilt."""
+        x = (batch - self.mean_) / self.deviation_ if batch.ndim == 2 else batch
+        return x.float(), *self.compression_(x.float())
+
+    def _mixture(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights, means, covariances and their factors from the estimated responsibilities."""
+        weights, means, covariances = m_step(
+            z, self.estimation_(z), reg_covar=self.reg_covar
+        )
+        return (
+            weights,
+            means,
+            covariances,
+            cholesky_factors(covariances, self.reg_covar),
+        )
+
+    def represent(self, images: object) -> Tensor:
+        """What the mixture sees: z, float32 (N, n_latent + 2), latent numbers, relative distance and cosine.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        return self._apply(self._represent, images)
+
+    def _represent(self, batch: Tensor) -> Tensor:
+        x, latent, reconstruction = self._compress(batch)
+        return with_reconstruction_features(latent, x, reconstruction)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return energy(self._represent(batch), self.weights_, self.means_, self.scale_)

@@ -1,0 +1,115 @@
+"""Compare reconstruction losses and models on embedded data: `python benchmarks/reconstruction.py`.
+
+Every model has the same network and the same budget: as many random patches of 64 × 64 pixels. Data and
+weights are drawn anew for each seed. Prints mean ± standard deviation over the seeds.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from adlab import data, metrics
+from adlab.data import ImageSet, Splits
+from adlab.detector import Localizer
+from adlab.reconstruction import Autoencoder, VariationalAutoencoder
+
+LOSSES = [
+    "l2",
+    "ssim",
+    "ms-ssim",
+    "cw-ssim",
+    {"l2": 1, "ssim": 0.1},
+    {"cw-ssim": 1, "ms-ssim": 1},
+]
+SCORES = ["reconstruction", "reconstruction-probability", "elbo"]
+MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
+
+
+def data_sets(seed: int) -> dict[str, Splits]:
+    """About a hundred training images each, as in chapter 3."""
+    return {
+        "nanofibres": data.load(
+            "nanofibres", n_train=100, n_val=1, n_test=80, seed=seed
+        ),
+        "textures": data.load("textures", n_train=104, n_val=1, n_test=128, seed=seed),
+    }
+
+
+def models(seed: int, epochs: int) -> dict[str, Callable[[], Localizer]]:
+    """Name to what makes the detector; the scores of the variational autoencoder share one network."""
+    budget = {
+        "widths": (8, 16),
+        "bottleneck": 2,
+        "epochs": epochs,
+        "lr": 5e-3,
+        "seed": seed,
+    }
+    makers = {}
+    for loss in LOSSES:
+        name = (
+            loss
+            if isinstance(loss, str)
+            else " + ".join(f"{w:g} {n}" for n, w in loss.items())
+        )
+        makers[name] = lambda loss=loss: Autoencoder(loss, **budget)
+    makers["variational"] = lambda: VariationalAutoencoder(**budget)
+    return makers
+
+
+def measure(detector: Localizer, test: ImageSet) -> list[float]:
+    """Image AUROC by the max and by the mean of the map, pixel AUROC, PRO."""
+    maps = detector.anomaly_map(test.images)
+    pixels = maps.flatten(1)
+    return [
+        metrics.auroc(pixels.amax(1), test.labels),
+        metrics.auroc(pixels.mean(1), test.labels),
+        metrics.pixel_auroc(maps, test.masks),
+        metrics.pro(maps, test.masks),
+    ]
+
+
+def rows(name: str, detector: Localizer, test: ImageSet) -> dict[str, list[float]]:
+    """One row of results a score."""
+    if not isinstance(detector, VariationalAutoencoder):
+        return {name: measure(detector, test)}
+    results = {}
+    for score in SCORES:
+        detector.score = score
+        results[f"{name}, {score}"] = measure(detector, test)
+    return results
+
+
+def main() -> None:
+    """Print one line a model and data set."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--epochs", type=int, default=8, help="passes through the training images"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of repetitions")
+    options = parser.parse_args()
+    results, seconds = {}, {}
+    for seed in range(options.seeds):
+        for data_name, splits in data_sets(seed).items():
+            for name, make in models(seed, options.epochs).items():
+                start = time.perf_counter()
+                detector = make().fit(splits.train.images)
+                elapsed = time.perf_counter() - start
+                for row, values in rows(name, detector, splits.test).items():
+                    results.setdefault((data_name, row), []).append(values)
+                    seconds.setdefault((data_name, row), []).append(elapsed)
+    print(f"{options.epochs} epochs, {options.seeds} seeds")
+    print(
+        f"{'data':12}{'model':40}"
+        + "".join(f"{name:>16}" for name in MEASURES)
+        + f"{'fit, s':>9}"
+    )
+    for (data_name, row), values in results.items():
+        mean, std = np.mean(values, axis=0), np.std(values, axis=0)
+        cells = "".join(f"{m:9.3f} ± {s:.3f}" for m, s in zip(mean, std, strict=True))
+        print(f"{data_name:12}{row:40}{cells}{np.mean(seconds[data_name, row]):9.1f}")
+
+
+if __name__ == "__main__":
+    main()
