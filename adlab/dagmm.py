@@ -154,6 +154,7 @@ class DAGMM(Detector):
     Source: Zong et al., ICLR 2018; equations 4 to 7.
     """
 
+    takes_vectors = True
     _check = staticmethod(_check_vectors_or_images)
 
     def __init__(

@@ -49,6 +49,7 @@ class Detector:
     seed: int = 0
     device: str = "auto"
     batch_size: int = 64
+    takes_vectors = False  # True where feature vectors (N, D) will do as well as images
     any_size = False  # True where images of another height and width than the training images' will do
     _check = staticmethod(check_images)
 

@@ -32,6 +32,7 @@ def _check_vectors_or_images(data: object) -> Tensor:
 class VectorDetector(Detector):
     """A detector whose `_score` gets vectors: it takes (N, D) as well as images (N, C, H, W)."""
 
+    takes_vectors = True
     _check = staticmethod(_check_vectors_or_images)
 
     def _stream(self, images: object) -> Iterator[Tensor]:
@@ -572,7 +573,7 @@ class Patchwise(Localizer):
     is the mean score of the patches that cover it. Images of any size at least that of a patch will do.
 
     Args:
-        detector: what scores the vector of a patch.
+        detector: what scores the vector of a patch: any `VectorDetector`, or a DAGMM.
         patch_size: side of a patch, in pixels.
         stride: step from patch to patch, at most patch_size.
         features: the vector of a patch: its C · patch_size² "pixels", or its 3C `patch_statistics`.
@@ -586,7 +587,7 @@ class Patchwise(Localizer):
 
     def __init__(
         self,
-        detector: VectorDetector,
+        detector: Detector,
         patch_size: int = 8,
         stride: int = 4,
         features: str = "pixels",
@@ -595,9 +596,9 @@ class Patchwise(Localizer):
         seed: int = 0,
         device: str = "auto",
     ):
-        if not isinstance(detector, VectorDetector):
+        if not getattr(detector, "takes_vectors", False):
             raise TypeError(
-                f"detector: expected a VectorDetector, as Gaussian(), got {type(detector).__name__}"
+                f"detector: expected one of vectors, as Gaussian(), got {type(detector).__name__}"
             )
         check_number("patch_size", patch_size, 2, whole=True)
         check_choice("features", features, _FEATURES)
