@@ -596,7 +596,7 @@ class Patchwise(Localizer):
         seed: int = 0,
         device: str = "auto",
     ):
-        if not getattr(detector, "takes_vectors", False):
+        if not (isinstance(detector, Detector) and detector.takes_vectors):
             raise TypeError(
                 f"detector: expected one of vectors, as Gaussian(), got {type(detector).__name__}"
             )
