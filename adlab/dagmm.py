@@ -1,10 +1,13 @@
-"""DAGMM: an autoencoder and a Gaussian mixture of what it makes of the data, trained together.
+"""DAGMM: an autoencoder and a Gaussian mixture of what it makes of the data, trained
+together.
 
-The compression network turns a sample s into z: a few latent numbers, and two that say how well it was
-rebuilt. The estimation network says to which component of the mixture z belongs, which takes the place of the
-E step of EM. The energy, the negative log-likelihood of z, is the score.
+The compression network turns a sample s into z: a few latent numbers, and two that say
+how well it was rebuilt. The estimation network says to which component of the mixture z
+belongs, which takes the place of the E step of EM. The energy, the negative
+log-likelihood of z, is the score.
 
-Source: Zong et al., Deep autoencoding Gaussian mixture model for unsupervised anomaly detection, ICLR 2018.
+Source: Zong et al., Deep autoencoding Gaussian mixture model for unsupervised anomaly
+detection, ICLR 2018.
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ from adlab.detector import Detector
 from adlab.training import resolve_device, seeded, train
 from adlab.vectors import _check_vectors_or_images, cholesky_factors, e_step, m_step
 
-# -- model --------------------------------------------------------------------------------------
+# -- model
 
 
 class CompressionNetwork(nn.Module):
-    """An autoencoder: of images with two convolutions, of vectors with two linear layers.
+    """An autoencoder: of images with two convolutions, of vectors with two linear
+    layers.
 
     Args:
         shape: of a sample, (C, H, W) or (D,).
         n_latent: numbers that a sample is compressed to.
-        width: channels of the first convolution, half as many as of the second; or units.
+        width: channels of the first convolution, half as many as of the second; or
+            units.
     """
 
     def __init__(self, shape: Sequence[int], n_latent: int, width: int):
@@ -84,7 +89,8 @@ def _convolutions(
 def with_reconstruction_features(
     latent: Tensor, x: Tensor, reconstruction: Tensor
 ) -> Tensor:
-    """z: the latent numbers, the relative distance ‖x − x′‖ / ‖x‖, and the cosine of x and x′.
+    """z: the latent numbers, the relative distance ‖x − x′‖ / ‖x‖, and the cosine of x
+    and x′.
 
     Args:
         latent: (N, n_latent).
@@ -101,7 +107,9 @@ def with_reconstruction_features(
 
 
 def estimation_network(n_features: int, n_components: int) -> nn.Module:
-    """A network from z (N, n_features) to responsibilities γ (N, n_components), in float64."""
+    """A network from z (N, n_features) to responsibilities γ (N, n_components), in
+    float64.
+    """
     return nn.Sequential(
         nn.Linear(n_features, 10),
         nn.Tanh(),
@@ -111,11 +119,13 @@ def estimation_network(n_features: int, n_components: int) -> nn.Module:
     ).double()
 
 
-# -- loss ---------------------------------------------------------------------------------------
+# -- loss
 
 
 def energy(z: Tensor, weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
-    """E(z) = −log Σ π φ(z), (N,): a negative log-likelihood, so higher = more anomalous."""
+    """E(z) = −log Σ π φ(z), (N,): a negative log-likelihood, so higher = more
+    anomalous.
+    """
     _, log_likelihood = e_step(z, weights, means, factors)
     return -log_likelihood
 
@@ -125,31 +135,36 @@ def covariance_penalty(covariances: Tensor) -> Tensor:
     return (1 / covariances.diagonal(dim1=1, dim2=2)).sum()
 
 
-# -- detector -----------------------------------------------------------------------------------
+# -- detector
 
 
 class DAGMM(Detector):
-    """Deep autoencoding Gaussian mixture model, of images (N, C, H, W) or vectors (N, D).
+    """Deep autoencoding Gaussian mixture model, of images (N, C, H, W) or vectors (N,
+    D).
 
-    The score is the energy of z under a mixture that the trained networks give for the whole training set,
-    so it does not depend on what else is scored. Vectors are standardised first. All training samples are
-    held in memory.
+    The score is the energy of z under a mixture that the trained networks give for the
+    whole training set, so it does not depend on what else is scored. Vectors are
+    standardised first. All training samples are held in memory.
 
     Args:
         n_components: K, of the mixture.
         n_latent: numbers that a sample is compressed to; the mixture sees two more.
         width: of the compression network.
-        energy_weight: λ₁, of the mean energy beside the mean squared error (summed over pixels).
+        energy_weight: λ₁, of the mean energy beside the mean squared error (summed over
+            pixels).
         penalty_weight: λ₂, of the covariance penalty.
         reg_covar: added to the diagonals of the covariances.
-        epochs: passes through the training samples; 0 leaves the networks at their random start, a control.
-        batch_size: at most; each batch has its own mixture in training, so large batches are steadier.
+        epochs: passes through the training samples; 0 leaves the networks at their
+            random start, a control.
+        batch_size: at most; each batch has its own mixture in training, so large
+            batches are steadier.
         lr: Adam's step size.
         seed: of the networks, the order of the samples and the dropout.
         device: "auto", "cpu", "cuda", …
 
-    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` (K, D, D) and their Cholesky factors
-    `scale_` are the mixture, and `history_` is the mean loss of each epoch.
+    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` (K, D, D) and their
+    Cholesky factors `scale_` are the mixture, and `history_` is the mean loss of each
+    epoch.
 
     Source: Zong et al., ICLR 2018; equations 4 to 7.
     """
@@ -257,7 +272,9 @@ class DAGMM(Detector):
         )
 
     def loss_terms(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean squared error (summed over pixels), mean energy and covariance penalty of a batch."""
+        """Mean squared error (summed over pixels), mean energy and covariance penalty
+        of a batch.
+        """
         x, latent, reconstruction = self._compress(batch)
         z = with_reconstruction_features(latent, x, reconstruction)
         weights, means, covariances, factors = self._mixture(z)
@@ -269,12 +286,16 @@ class DAGMM(Detector):
         )
 
     def _compress(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network saw (vectors standardised), its latent numbers, and what it rebuilt."""
+        """What the network saw (vectors standardised), its latent numbers, and what it
+        rebuilt.
+        """
         x = (batch - self.mean_) / self.deviation_ if batch.ndim == 2 else batch
         return x.float(), *self.compression_(x.float())
 
     def _mixture(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights, means, covariances and their factors from the estimated responsibilities."""
+        """Weights, means, covariances and their factors from the estimated
+        responsibilities.
+        """
         weights, means, covariances = m_step(
             z, self.estimation_(z), reg_covar=self.reg_covar
         )
@@ -286,7 +307,8 @@ class DAGMM(Detector):
         )
 
     def represent(self, images: object) -> Tensor:
-        """What the mixture sees: z, float32 (N, n_latent + 2), latent numbers, relative distance and cosine.
+        """What the mixture sees: z, float32 (N, n_latent + 2), latent numbers, relative
+        distance and cosine.
 
         Raises:
             NotFittedError: `fit` was not called.

@@ -1,6 +1,9 @@
-"""Reconstruction: a network that can rebuild only what is normal, and the residual as the score.
+"""Reconstruction: a network that can rebuild only what is normal, and the residual as
+the score.
 
-image ──▶ encoder ──▶ few numbers ──▶ decoder ──▶ reconstruction;  residual = image against reconstruction
+    image ──▶ encoder ──▶ few numbers ──▶ decoder ──▶ reconstruction
+
+The residual is what is left of the image when its reconstruction is taken away.
 """
 
 from __future__ import annotations
@@ -17,24 +20,31 @@ from adlab._checks import check_choice, check_number
 from adlab.detector import Localizer
 from adlab.training import seeded, train
 
-# -- the network --------------------------------------------------------------------------------
+# -- the network
 
 
 class ConvolutionalAutoencoder(nn.Module):
-    """A fully convolutional autoencoder: images (N, C, H, W) of any size to reconstructions of that size.
+    """A fully convolutional autoencoder: images (N, C, H, W) of any size to
+    reconstructions of that size.
 
-    Each level of the encoder is a 3 × 3 convolution, ReLU and max pooling; at the end a 1 × 1 convolution
-    leaves `bottleneck` channels. The decoder goes back by convolution, ReLU and enlargement, and ends in a
-    linear convolution. Without levels it is linear, pixel by pixel.
+    Each level of the encoder is a 3 × 3 convolution, ReLU and max pooling; at the end a
+    1 × 1 convolution leaves `bottleneck` channels. The decoder goes back by
+    convolution, ReLU and enlargement, and ends in a linear convolution. Without levels
+    it is linear, pixel by pixel.
 
     Args:
         channels: of the images.
-        widths: channels of each level of the encoder, from fine to coarse; the decoder mirrors them.
-        bottleneck: channels of the latent representation; None leaves the last level as it is.
-        factors: by what each level shrinks height and width: one even number, or one a level. Beyond 2, the
-            convolution has a stride; the decoder enlarges by the same factors in the same order.
-        upsampling: "nearest", each value repeated; or "transposed", a transposed convolution.
-        padding_mode: what the convolutions see beyond the border, "zeros", "reflect" or "replicate".
+        widths: channels of each level of the encoder, from fine to coarse; the decoder
+            mirrors them.
+        bottleneck: channels of the latent representation; None leaves the last level as
+            it is.
+        factors: by what each level shrinks height and width: one even number, or one a
+            level. Beyond 2, the convolution has a stride; the decoder enlarges by the
+            same factors in the same order.
+        upsampling: "nearest", each value repeated; or "transposed", a transposed
+            convolution.
+        padding_mode: what the convolutions see beyond the border, "zeros", "reflect" or
+            "replicate".
 
     Raises:
         ValueError, TypeError: an argument out of its range.
@@ -149,9 +159,10 @@ def _check_factors(factors: int | Sequence[int], depth: int) -> list[int]:
     return factors
 
 
-# -- losses -------------------------------------------------------------------------------------
+# -- losses
 
-# name -> smallest side of an image; the loss (N, …), (N, …) -> (N,); the same for every pixel -> (N, H, W)
+# name -> smallest side of an image; the loss (N, …), (N, …) -> (N,); the same for every
+# pixel -> (N, H, W)
 _RANGE = {"data_range": 1.0}  # images are in [0, 1]
 _MULTI = _RANGE | {
     "scales": 3
@@ -177,7 +188,9 @@ LOSSES: dict[str, tuple[int, Callable[..., Tensor], Callable[..., Tensor]]] = {
 
 
 def _check_loss(loss: object, patch_size: int) -> None:
-    """Refuse what is neither the name of a loss nor names with positive weights, or needs larger patches."""
+    """Refuse what is neither the name of a loss nor names with positive weights, or
+    needs larger patches.
+    """
     if not isinstance(loss, str | dict) or not loss:
         raise TypeError(
             f"loss: expected a name, or a dict of names to weights, got {type(loss).__name__} {loss!r}"
@@ -196,7 +209,9 @@ def _weights(loss: str | dict[str, float]) -> dict[str, float]:
 
 
 def loss_value(loss: str | dict[str, float], x: Tensor, y: Tensor) -> Tensor:
-    """The weighted sum of losses of reconstructions y of images x: (N, C, H, W) twice, to (N,)."""
+    """The weighted sum of losses of reconstructions y of images x: (N, C, H, W) twice,
+    to (N,).
+    """
     return sum(
         weight * LOSSES[name][1](x, y) for name, weight in _weights(loss).items()
     )
@@ -221,11 +236,13 @@ def random_patches(images: Tensor, size: int) -> Tensor:
     return torch.stack(patches)
 
 
-# -- detectors ----------------------------------------------------------------------------------
+# -- detectors
 
 
 class _Reconstruction(Localizer):
-    """What both detectors share: a network trained on random patches, applied to whole images."""
+    """What both detectors share: a network trained on random patches, applied to whole
+    images.
+    """
 
     any_size = True
     batch_size = 8
@@ -293,29 +310,34 @@ class _Reconstruction(Localizer):
 
 
 class Autoencoder(_Reconstruction):
-    """An autoencoder of normal images: the score is what it cannot rebuild, measured by its training loss.
+    """An autoencoder of normal images: the score is what it cannot rebuild, measured by
+    its training loss.
 
-    It is trained with Adam on random patches, one an image and step, and applied to whole images of any size
-    that the loss can measure. The map is the loss of every pixel.
+    It is trained with Adam on random patches, one an image and step, and applied to
+    whole images of any size that the loss can measure. The map is the loss of every
+    pixel.
 
     Args:
-        loss: "l2" (the mean squared error); "ssim", "ms-ssim" (three scales) or "cw-ssim", each one minus the
-            similarity; or a sum, {"l2": 1, "ssim": 0.1}.
-        widths: channels of each level of the encoder; each level halves height and width.
-        bottleneck: channels of the latent representation. Too many, and it rebuilds anomalies as well.
-        patch_size: side of a training patch, in pixels: at least 11 for "ssim", 30 for "cw-ssim", 44 for
-            "ms-ssim", and at most that of the training images.
+        loss: "l2" (the mean squared error); "ssim", "ms-ssim" (three scales) or
+            "cw-ssim", each one minus the similarity; or a sum, {"l2": 1, "ssim": 0.1}.
+        widths: channels of each level of the encoder; each level halves height and
+            width.
+        bottleneck: channels of the latent representation. Too many, and it rebuilds
+            anomalies as well.
+        patch_size: side of a training patch, in pixels: at least 11 for "ssim", 30 for
+            "cw-ssim", 44 for "ms-ssim", and at most that of the training images.
         epochs: passes through the training images.
         lr: Adam's step size.
         image_score: "max" or "mean" of the map.
         seed: of the first weights, the patches and their order.
         device: "auto", "cpu", "cuda", …
 
-    After `fit`: `network_`, a `ConvolutionalAutoencoder`, and `history_`, the mean loss of each epoch.
+    After `fit`: `network_`, a `ConvolutionalAutoencoder`, and `history_`, the mean loss
+    of each epoch.
 
-    Source: Bergmann et al. 2019, "Improving unsupervised defect segmentation by applying structural
-    similarity to autoencoders" (SSIM); Bionda et al. 2022, "Deep autoencoders for anomaly detection in
-    textured images using CW-SSIM".
+    Source: Bergmann et al. 2019, "Improving unsupervised defect segmentation by
+    applying structural similarity to autoencoders" (SSIM); Bionda et al. 2022, "Deep
+    autoencoders for anomaly detection in textured images using CW-SSIM".
     """
 
     def __init__(
@@ -361,18 +383,22 @@ class Autoencoder(_Reconstruction):
         return loss_map(self.loss, batch, self.network_(batch))
 
 
-# -- variational --------------------------------------------------------------------------------
+# -- variational
 
 
 class VariationalNetwork(ConvolutionalAutoencoder):
-    """The same network, but its encoder gives a Gaussian for each latent: a mean and a log-variance."""
+    """The same network, but its encoder gives a Gaussian for each latent: a mean and a
+    log-variance.
+    """
 
     def __init__(self, channels: int, widths: Sequence[int], bottleneck: int):
         super().__init__(channels, widths, bottleneck)
         self.encoder[-1] = nn.Conv2d(self.encoder[-1].in_channels, 2 * bottleneck, 1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latents of images (N, C, H, W), each (N, bottleneck, h, w)."""
+        """Mean and log-variance of the latents of images (N, C, H, W), each (N,
+        bottleneck, h, w).
+        """
         return super().encode(x).chunk(2, dim=1)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -381,7 +407,8 @@ class VariationalNetwork(ConvolutionalAutoencoder):
 
 
 def sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """Draws of a Gaussian as a function of its parameters, so that gradients reach them: all of one shape.
+    """Draws of a Gaussian as a function of its parameters, so that gradients reach
+    them: all of one shape.
 
     Args:
         noise: drawn from the standard Gaussian.
@@ -392,17 +419,23 @@ def sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of each latent's Gaussian from the standard one, of the same shape, at least 0."""
+    """KL divergence of each latent's Gaussian from the standard one, of the same shape,
+    at least 0.
+    """
     return (mean**2 + log_variance.exp() - log_variance - 1) / 2
 
 
 def negative_log_likelihood(x: Tensor, y: Tensor, sigma: float) -> Tensor:
-    """-log of the Gaussian density of each pixel of x, with mean y and standard deviation sigma."""
+    """-log of the Gaussian density of each pixel of x, with mean y and standard
+    deviation sigma.
+    """
     return ((x - y) / sigma) ** 2 / 2 + math.log(sigma * math.sqrt(2 * math.pi))
 
 
 def negative_elbo(network: VariationalNetwork, x: Tensor, sigma: float) -> Tensor:
-    """Upper bound of -log p(x), (N,): summed over pixels, and over latents, with one draw an image."""
+    """Upper bound of -log p(x), (N,): summed over pixels, and over latents, with one
+    draw an image.
+    """
     mean, log_variance = network.posterior(x)
     y = network.decode(sample(mean, log_variance, torch.randn_like(mean)), x.shape[2:])
     parts = negative_log_likelihood(x, y, sigma), kl_divergence(mean, log_variance)
@@ -410,25 +443,30 @@ def negative_elbo(network: VariationalNetwork, x: Tensor, sigma: float) -> Tenso
 
 
 class VariationalAutoencoder(_Reconstruction):
-    """A variational autoencoder of normal images: each latent is a Gaussian, pulled towards the standard one.
+    """A variational autoencoder of normal images: each latent is a Gaussian, pulled
+    towards the standard one.
 
-    Trained like `Autoencoder`, by the evidence lower bound (ELBO). Scoring draws the same noise for every
-    image, from the seed: a score depends on nothing but the image.
+    Trained like `Autoencoder`, by the evidence lower bound (ELBO). Scoring draws the
+    same noise for every image, from the seed: a score depends on nothing but the image.
 
     Args:
-        score: what the map shows. "reconstruction": the squared error when the latents are their means.
-            "reconstruction-probability": -log p(x | z), the mean over draws of z. "elbo": the same plus the
-            KL divergence, each latent's share spread over the pixels it stands for, so that the map sums to
-            -ELBO. The last two in nats.
-        sigma: standard deviation of the pixels about the reconstruction, in grey levels. The larger, the more
-            the KL divergence counts.
+        score: what the map shows. "reconstruction": the squared error when the latents
+            are their means. "reconstruction-probability": -log p(x | z), the mean over
+            draws of z. "elbo": the same plus the KL divergence, each latent's share
+            spread over the pixels it stands for, so that the map sums to -ELBO. The
+            last two in nats.
+        sigma: standard deviation of the pixels about the reconstruction, in grey
+            levels. The larger, the more the KL divergence counts.
         n_samples: draws of z, for the last two scores.
-        widths, bottleneck, patch_size, epochs, lr, image_score, seed, device: as for `Autoencoder`.
+        widths, bottleneck, patch_size, epochs, lr, image_score, seed, device: as for
+            `Autoencoder`.
 
-    After `fit`: `network_`, a `VariationalNetwork`, and `history_`, the mean -ELBO of each epoch.
+    After `fit`: `network_`, a `VariationalNetwork`, and `history_`, the mean -ELBO of
+    each epoch.
 
-    Source: Kingma & Welling 2014, "Auto-encoding variational Bayes"; An & Cho 2015, "Variational autoencoder
-    based anomaly detection using reconstruction probability" (there the decoder estimates sigma as well).
+    Source: Kingma & Welling 2014, "Auto-encoding variational Bayes"; An & Cho 2015,
+    "Variational autoencoder based anomaly detection using reconstruction probability"
+    (there the decoder estimates sigma as well).
     """
 
     def __init__(
@@ -485,7 +523,9 @@ class VariationalAutoencoder(_Reconstruction):
     def _improbability(
         self, batch: Tensor, mean: Tensor, log_variance: Tensor
     ) -> Tensor:
-        """Mean of -log p(x | z) over draws of z, (B, H, W); the draws are the same for every image."""
+        """Mean of -log p(x | z) over draws of z, (B, H, W); the draws are the same for
+        every image.
+        """
         with seeded(self.seed):
             noise = torch.randn(self.n_samples, *mean.shape[1:]).to(mean)
         draws = (
@@ -498,7 +538,9 @@ class VariationalAutoencoder(_Reconstruction):
         )
 
     def _spread(self, latents: Tensor, size: Sequence[int]) -> Tensor:
-        """The sum over latent channels, shared among the pixels of each place: (B, H, W)."""
+        """The sum over latent channels, shared among the pixels of each place: (B, H,
+        W).
+        """
         factor = self.network_.factor
         shares = latents.sum(1) / factor**2
         return shares.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[

@@ -1,19 +1,24 @@
-"""Image similarity: how alike are an image and its reconstruction, as a map and as one number?
+"""Image similarity: how alike are an image and its reconstruction, as a map and as one
+number?
 
-Every measure takes two batches (N, C, H, W) of one shape, and comes in two forms that can both be
-differentiated: `…_map` gives one value a pixel, (N, H, W), its channels averaged; without `_map` it is one
-value an image, (N,). `mse` and `perceptual` are distances, 0 for equal images. The others are similarities,
-at most 1 and 1 for equal images: minimise one minus them.
+Every measure takes two batches (N, C, H, W) of one shape, and comes in two forms that
+can both be differentiated: `…_map` gives one value a pixel, (N, H, W), its channels
+averaged; without `_map` it is one value an image, (N,). `mse` and `perceptual` are
+distances, 0 for equal images. The others are similarities, at most 1 and 1 for equal
+images: minimise one minus them.
 
-Measures with a window compare whole windows only; nothing is padded before. Their means are taken over these
-windows. Their maps get the border that is missing by repeating the outermost values.
+Measures with a window compare whole windows only; nothing is padded before. Their means
+are taken over these windows. Their maps get the border that is missing by repeating the
+outermost values.
 
 Args that return everywhere:
     x, y: float tensors or arrays (N, C, H, W).
-    data_range: the largest possible difference of two pixels, as 1 for images in [0, 1]; never guessed.
+    data_range: the largest possible difference of two pixels, as 1 for images in [0,
+    1]; never guessed.
 
-Raises, everywhere: TypeError for what is no float array; ValueError for shapes that differ or are smaller
-than the window, and for options out of their range. NaN in, NaN out.
+Raises, everywhere: TypeError for what is no float array; ValueError for shapes that
+differ or are smaller than the window, and for options out of their range. NaN in, NaN
+out.
 """
 
 from __future__ import annotations
@@ -46,7 +51,9 @@ EPSILON = 1e-24  # the slope of a root at zero is infinite
 
 
 def mse_map(x: Tensor, y: Tensor) -> Tensor:
-    """Squared error of every pixel, averaged over the channels: (N, H, W), 0 for equal images."""
+    """Squared error of every pixel, averaged over the channels: (N, H, W), 0 for equal
+    images.
+    """
     x, y = _check_pair(x, y)
     return (x - y).square().mean(1)
 
@@ -56,7 +63,7 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
     return _mean(mse_map(x, y))
 
 
-# -- structural similarity ----------------------------------------------------------------------
+# -- structural similarity
 
 
 def ssim_map(
@@ -64,8 +71,8 @@ def ssim_map(
 ) -> Tensor:
     """Structural similarity of the windows around every pixel, (N, H, W) in [-1, 1].
 
-    The product of three comparisons, of luminance, contrast and structure, from means, variances and the
-    covariance under a Gaussian window (population covariance).
+    The product of three comparisons, of luminance, contrast and structure, from means,
+    variances and the covariance under a Gaussian window (population covariance).
 
     Args:
         window: side of the window, odd.
@@ -81,7 +88,9 @@ def ssim_map(
 def ssim(
     x: Tensor, y: Tensor, *, data_range: float, window: int = 11, sigma: float = 1.5
 ) -> Tensor:
-    """Mean of the structural similarity over all whole windows, (N,) in [-1, 1]. See `ssim_map`."""
+    """Mean of the structural similarity over all whole windows, (N,) in [-1, 1]. See
+    `ssim_map`.
+    """
     x, y = _check_scales(x, y, 1, window)
     luminance, structure = _ssim_parts(x, y, data_range, window, sigma)
     return _mean(luminance * structure)
@@ -90,9 +99,11 @@ def ssim(
 def _ssim_parts(
     x: Tensor, y: Tensor, data_range: float, window: int, sigma: float
 ) -> tuple[Tensor, Tensor]:
-    """The comparison of luminance, and that of contrast and structure, (N, C, h, w) of all whole windows.
+    """The comparison of luminance, and that of contrast and structure, (N, C, h, w) of
+    all whole windows.
 
-    In float64: a variance is a small difference of large numbers where an image is flat and bright.
+    In float64: a variance is a small difference of large numbers where an image is flat
+    and bright.
     """
     _check_range(data_range)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -110,16 +121,20 @@ def _ssim_parts(
 
 
 def _blur(x: Tensor, window: int, sigma: float) -> Tensor:
-    """Weighted means under a Gaussian, of all whole windows: (N, C, H, W) to (N, C, h, w)."""
+    """Weighted means under a Gaussian, of all whole windows: (N, C, H, W) to (N, C, h,
+    w).
+    """
     check_number("sigma", sigma, 0, open_low=True)
     steps = torch.arange(window, dtype=torch.float64) - window // 2
     return _weigh(x, torch.exp(-(steps**2) / (2 * sigma**2)))
 
 
 def _weigh(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted means of all whole windows, by rows and by columns: (N, C, H, W) to (N, C, h, w).
+    """Weighted means of all whole windows, by rows and by columns: (N, C, H, W) to (N,
+    C, h, w).
 
-    As products with banded matrices, far faster on a CPU than a convolution of one channel.
+    As products with banded matrices, far faster on a CPU than a convolution of one
+    channel.
     """
     weights = (weights.double() / weights.double().sum()).to(x)
     rows, columns = (
@@ -130,7 +145,7 @@ def _weigh(x: Tensor, weights: Tensor) -> Tensor:
     return rows.T @ x @ columns
 
 
-# -- several scales -----------------------------------------------------------------------------
+# -- several scales
 
 
 def ms_ssim_map(
@@ -144,8 +159,8 @@ def ms_ssim_map(
 ) -> Tensor:
     """Multi-scale structural similarity around every pixel, (N, H, W) in (0, 1].
 
-    The maps of all scales are enlarged to the size of the image and multiplied there, each to the power of
-    its weight. Its mean is not `ms_ssim`, which multiplies means.
+    The maps of all scales are enlarged to the size of the image and multiplied there,
+    each to the power of its weight. Its mean is not `ms_ssim`, which multiplies means.
     """
     x, y = _check_scales(x, y, scales, window, len(MS_SSIM_WEIGHTS))
     parts = _ms_ssim_parts(x, y, data_range, scales, window, sigma)
@@ -166,16 +181,19 @@ def ms_ssim(
 ) -> Tensor:
     """Multi-scale structural similarity, (N,) in (0, 1].
 
-    Contrast and structure are compared at every scale, each half as fine as the last; luminance only at the
-    coarsest. A scale whose mean is below 1e-4, or negative, counts as 1e-4: there is no NaN.
+    Contrast and structure are compared at every scale, each half as fine as the last;
+    luminance only at the coarsest. A scale whose mean is below 1e-4, or negative,
+    counts as 1e-4: there is no NaN.
 
     Args:
-        scales: from 1, which is SSIM where that is positive, to 5. Of the published weights the first ones
-            are used, made to sum to one.
-        window: side of the window, odd; images of at least window · 2^(scales - 1) pixels.
+        scales: from 1, which is SSIM where that is positive, to 5. Of the published
+            weights the first ones are used, made to sum to one.
+        window: side of the window, odd; images of at least window · 2^(scales - 1)
+            pixels.
         sigma: standard deviation of the Gaussian, in pixels.
 
-    Source: Wang, Simoncelli & Bovik 2003, "Multiscale structural similarity for image quality assessment".
+    Source: Wang, Simoncelli & Bovik 2003, "Multiscale structural similarity for image
+    quality assessment".
     """
     x, y = _check_scales(x, y, scales, window, len(MS_SSIM_WEIGHTS))
     parts = _ms_ssim_parts(x, y, data_range, scales, window, sigma)
@@ -197,7 +215,7 @@ def _ms_ssim_parts(
     return list(zip(parts, weights, strict=True))
 
 
-# -- complex wavelets ---------------------------------------------------------------------------
+# -- complex wavelets
 
 
 def cw_ssim_map(
@@ -211,16 +229,19 @@ def cw_ssim_map(
 ) -> Tensor:
     """Complex-wavelet structural similarity around every pixel, (N, H, W) in [0, 1].
 
-    A small shift turns the phases of all coefficients of a window alike, and the modulus of the sum does not
-    see it. Neither does it see brightness, or the sign of a contrast: the coefficients have no mean.
+    A small shift turns the phases of all coefficients of a window alike, and the
+    modulus of the sum does not see it. Neither does it see brightness, or the sign of a
+    contrast: the coefficients have no mean.
 
     Args:
         scales: number of scales, each half as fine as the last.
-        orientations: number of directions of the Gabor filters (wavelength 4 pixels, σ = 2).
+        orientations: number of directions of the Gabor filters (wavelength 4 pixels, σ
+            = 2).
         window: side of the window, odd, in pixels of each scale.
 
-    Source: Sampat, Wang, Gupta, Bovik & Markey 2009, "Complex wavelet structural similarity", eq. 10, with
-    Gabor filters in place of a steerable pyramid, and K = (0.01 · data_range)².
+    Source: Sampat, Wang, Gupta, Bovik & Markey 2009, "Complex wavelet structural
+    similarity", eq. 10, with Gabor filters in place of a steerable pyramid, and K =
+    (0.01 · data_range)².
     """
     x, y = _check_gabor(x, y, scales, orientations, window)
     parts = _cw_ssim_parts(x, y, data_range, scales, orientations, window)
@@ -236,7 +257,9 @@ def cw_ssim(
     orientations: int = 4,
     window: int = 7,
 ) -> Tensor:
-    """Mean of the complex-wavelet structural similarity, over windows, then scales: (N,) in [0, 1]."""
+    """Mean of the complex-wavelet structural similarity, over windows, then scales:
+    (N,) in [0, 1].
+    """
     x, y = _check_gabor(x, y, scales, orientations, window)
     parts = _cw_ssim_parts(x, y, data_range, scales, orientations, window)
     return sum(_mean(part) for part in parts) / scales
@@ -261,10 +284,11 @@ def _gabor(x: Tensor, filters: Tensor) -> Tensor:
 
 
 def gabor_filters(orientations: int) -> Tensor:
-    """Real, then imaginary parts of complex Gabor filters, float64 (2 · orientations, 1, 9, 9).
+    """Real, then imaginary parts of complex Gabor filters, float64 (2 · orientations,
+    1, 9, 9).
 
-    A plane wave of 4 pixels under a Gaussian of σ = 2 that sums to one, less as much of the Gaussian as
-    makes the response to a flat image zero.
+    A plane wave of 4 pixels under a Gaussian of σ = 2 that sums to one, less as much of
+    the Gaussian as makes the response to a flat image zero.
     """
     steps = torch.arange(-GABOR_RADIUS, GABOR_RADIUS + 1, dtype=torch.float64)
     envelope = torch.exp(-(steps[:, None] ** 2 + steps**2) / (2 * GABOR_WIDTH**2))
@@ -282,7 +306,8 @@ def gabor_filters(orientations: int) -> Tensor:
 def coefficient_similarity(a: Tensor, b: Tensor, k: float, window: int) -> Tensor:
     """(2 |Σ a b*| + k) / (Σ |a|² + Σ |b|² + k), with means over windows for the sums.
 
-    Complex coefficients (N, K, h, w) of two images, to real values (N, K, h - window + 1, w - window + 1).
+    Complex coefficients (N, K, h, w) of two images, to real values (N, K, h - window +
+    1, w - window + 1).
     """
     product = a * b.conj()
     parts = torch.cat([product.real, product.imag, _power(a) + _power(b)])
@@ -295,16 +320,18 @@ def _power(a: Tensor) -> Tensor:
     return a.real**2 + a.imag**2
 
 
-# -- gradients ----------------------------------------------------------------------------------
+# -- gradients
 
 
 def gms_map(x: Tensor, y: Tensor, *, data_range: float) -> Tensor:
     """Gradient magnitude similarity of every pixel, (N, H, W) in (0, 1].
 
     Args:
-        data_range: sets the constant c = 0.0026 · data_range², which is 170 for 8-bit images.
+        data_range: sets the constant c = 0.0026 · data_range², which is 170 for 8-bit
+            images.
 
-    Source: Xue, Zhang, Mou & Bovik 2014, "Gradient magnitude similarity deviation", eq. 4 (Prewitt filters).
+    Source: Xue, Zhang, Mou & Bovik 2014, "Gradient magnitude similarity deviation", eq.
+    4 (Prewitt filters).
     """
     x, y = _check_pair(x, y, 3)
     return _full_size(_gms(x, y, data_range), x)
@@ -321,7 +348,8 @@ def ms_gms_map(x: Tensor, y: Tensor, *, data_range: float, scales: int = 4) -> T
     Args:
         scales: number of scales, each half as fine as the last.
 
-    Source: Zavrtanik, Kristan & Skočaj 2021, "Reconstruction by inpainting for visual anomaly detection".
+    Source: Zavrtanik, Kristan & Skočaj 2021, "Reconstruction by inpainting for visual
+    anomaly detection".
     """
     x, y = _check_scales(x, y, scales, 3)
     parts = [_gms(*pair, data_range) for pair in _pyramid(x, y, scales)]
@@ -329,7 +357,9 @@ def ms_gms_map(x: Tensor, y: Tensor, *, data_range: float, scales: int = 4) -> T
 
 
 def ms_gms(x: Tensor, y: Tensor, *, data_range: float, scales: int = 4) -> Tensor:
-    """Mean of the gradient magnitude similarity over pixels, then scales, (N,). See `ms_gms_map`."""
+    """Mean of the gradient magnitude similarity over pixels, then scales, (N,). See
+    `ms_gms_map`.
+    """
     x, y = _check_scales(x, y, scales, 3)
     return (
         sum(_mean(_gms(*pair, data_range)) for pair in _pyramid(x, y, scales)) / scales
@@ -351,25 +381,28 @@ def _gradient(x: Tensor) -> Tensor:
     return (parts.square().sum(1) + EPSILON).sqrt().view(*x.shape[:2], *parts.shape[2:])
 
 
-# -- features -----------------------------------------------------------------------------------
+# -- features
 
 Extractor = Callable[[Tensor], Tensor | Sequence[Tensor]]
 
 
 def perceptual_map(x: Tensor, y: Tensor, *, extractor: Extractor) -> Tensor:
-    """Squared distance of features around every pixel, (N, H, W), 0 where the features are equal.
+    """Squared distance of features around every pixel, (N, H, W), 0 where the features
+    are equal.
 
-    Averaged over the channels of a layer, enlarged to the size of the image, and averaged over the layers.
+    Averaged over the channels of a layer, enlarged to the size of the image, and
+    averaged over the layers.
 
     Args:
-        extractor: maps (N, C, H, W) to the features (N, K, h, w) of one layer, or to a list of such. Its
-            parameters get gradients too, unless they are frozen.
+        extractor: maps (N, C, H, W) to the features (N, K, h, w) of one layer, or to a
+            list of such. Its parameters get gradients too, unless they are frozen.
 
     Raises:
         TypeError: an extractor that cannot be called.
         ValueError: features of another shape.
 
-    Source: Johnson, Alahi & Fei-Fei 2016, "Perceptual losses for real-time style transfer", eq. 2.
+    Source: Johnson, Alahi & Fei-Fei 2016, "Perceptual losses for real-time style
+    transfer", eq. 2.
     """
     layers = _feature_errors(x, y, extractor)
     size = x.shape[2:]
@@ -379,7 +412,9 @@ def perceptual_map(x: Tensor, y: Tensor, *, extractor: Extractor) -> Tensor:
 
 
 def perceptual(x: Tensor, y: Tensor, *, extractor: Extractor) -> Tensor:
-    """Mean squared distance of features over places, then layers, (N,). See `perceptual_map`."""
+    """Mean squared distance of features over places, then layers, (N,). See
+    `perceptual_map`.
+    """
     layers = _feature_errors(x, y, extractor)
     return sum(_mean(error) for error in layers) / len(layers)
 
@@ -402,7 +437,7 @@ def _feature_errors(x: Tensor, y: Tensor, extractor: Extractor) -> list[Tensor]:
     return [(a - b).square().mean(1) for a, b in (layer.chunk(2) for layer in layers)]
 
 
-# -- shapes -------------------------------------------------------------------------------------
+# -- shapes
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -411,7 +446,9 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _full_size(values: Tensor, x: Tensor, level: int = 0) -> Tensor:
-    """Values of whole windows (N, K, h, w), at a level of the pyramid, to a map (N, H, W) like x."""
+    """Values of whole windows (N, K, h, w), at a level of the pyramid, to a map (N, H,
+    W) like x.
+    """
     rows, columns = (
         (n >> level) - m for n, m in zip(x.shape[2:], values.shape[2:], strict=True)
     )
@@ -437,11 +474,13 @@ def _pyramid(x: Tensor, y: Tensor, scales: int) -> list[tuple[Tensor, Tensor]]:
     return pairs
 
 
-# -- checks -------------------------------------------------------------------------------------
+# -- checks
 
 
 def _check_pair(x: object, y: object, smallest: int = 1) -> tuple[Tensor, Tensor]:
-    """Both batches as float tensors of one shape, at least `smallest` pixels high and wide."""
+    """Both batches as float tensors of one shape, at least `smallest` pixels high and
+    wide.
+    """
     pair = []
     for name, value in (("x", x), ("y", y)):
         tensor = value if isinstance(value, Tensor) else as_tensor(name, value)

@@ -1,7 +1,7 @@
 """Detectors of random vectors, the last step of almost every method in the book.
 
-They take feature vectors (N, D), or images (N, C, H, W), each flattened to one vector. `Patchwise`
-applies any of them to the patches of an image instead, and so says where.
+They take feature vectors (N, D), or images (N, C, H, W), each flattened to one vector.
+`Patchwise` applies any of them to the patches of an image instead, and so says where.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _check_vectors_or_images(data: object) -> Tensor:
 
 
 class VectorDetector(Detector):
-    """A detector whose `_score` gets vectors: it takes (N, D) as well as images (N, C, H, W)."""
+    """A detector whose `_score` gets vectors: it takes (N, D) as well as images (N, C,
+    H, W).
+    """
 
     takes_vectors = True
     _check = staticmethod(_check_vectors_or_images)
@@ -44,10 +46,11 @@ class VectorDetector(Detector):
 
 
 class Moments:
-    """Mean and covariance of vectors that pass by once, in float64; memory does not grow with their number.
+    """Mean and covariance of vectors that pass by once, in float64; memory does not
+    grow with their number.
 
-    Two parts gathered apart and merged equal the whole (Chan, Golub & LeVeque 1979, "Updating formulae
-    and a pairwise algorithm for computing sample variances").
+    Two parts gathered apart and merged equal the whole (Chan, Golub & LeVeque 1979,
+    "Updating formulae and a pairwise algorithm for computing sample variances").
 
     Args:
         diagonal: keep the variances only, D numbers instead of D×D.
@@ -60,7 +63,9 @@ class Moments:
         self.scatter: Tensor | None = None
 
     def update(self, x: Tensor) -> Moments:
-        """Take in vectors (B, …, D); the dimensions between stand for independent Gaussians."""
+        """Take in vectors (B, …, D); the dimensions between stand for independent
+        Gaussians.
+        """
         x = x.to(torch.float64)
         batch = Moments(self.diagonal)
         batch.count, batch.mean = len(x), x.mean(0)
@@ -103,12 +108,14 @@ class Moments:
 
 
 class Gaussian(VectorDetector):
-    r"""One Gaussian; the score is the Mahalanobis distance :math:`\sqrt{(x-\mu)^T\Sigma^{-1}(x-\mu)}`.
+    r"""One Gaussian; the score is the Mahalanobis distance
+    :math:`\sqrt{(x-\mu)^T\Sigma^{-1}(x-\mu)}`.
 
     Args:
-        covariance_type: "full" (D×D, so D up to a few thousands) or "diagonal" (every entry on its own).
-        reg_covar: added to the diagonal of the covariance, in squared units of the data; without it
-            the covariance is singular as soon as N ≤ D.
+        covariance_type: "full" (D×D, so D up to a few thousands) or "diagonal" (every
+            entry on its own).
+        reg_covar: added to the diagonal of the covariance, in squared units of the
+            data; without it the covariance is singular as soon as N ≤ D.
         seed: unused, here as in every detector.
         device: "auto", "cpu", "cuda", …
 
@@ -168,7 +175,9 @@ class Gaussian(VectorDetector):
         return factor
 
     def _whiten(self, x: Tensor) -> Tensor:
-        """L⁻¹(x − μ): standard normal if x is Gaussian; its length is the Mahalanobis distance."""
+        """L⁻¹(x − μ): standard normal if x is Gaussian; its length is the Mahalanobis
+        distance.
+        """
         centred = x.to(torch.float64) - self.mean_
         if self.covariance_type == "diagonal":
             return centred / self.scale_
@@ -179,7 +188,8 @@ class Gaussian(VectorDetector):
 
 
 class PixelGaussian(Localizer):
-    """A Gaussian of its own for every pixel: the map counts standard deviations from the mean image.
+    """A Gaussian of its own for every pixel: the map counts standard deviations from
+    the mean image.
 
     It needs images that are aligned, and sees each pixel alone.
 
@@ -221,7 +231,7 @@ class PixelGaussian(Localizer):
 
 # -- Gaussian mixture
 
-_BLOCK = 2048  # vectors that are worked on at once, so that they stay in the processor's cache
+_BLOCK = 2048  # vectors at once, so that they stay in the processor's cache
 
 
 def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
@@ -230,7 +240,8 @@ def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     Args:
         x: (N, D).
         means: (K, D).
-        factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or diagonal (K, D).
+        factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or
+            diagonal (K, D).
 
     Returns:
         (N, K).
@@ -255,7 +266,9 @@ def _squared_distance(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
 def e_step(
     x: Tensor, weights: Tensor, means: Tensor, factors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Responsibilities γ (N, K) of the K components for the vectors (N, D), and log p(x), (N,)."""
+    """Responsibilities γ (N, K) of the K components for the vectors (N, D), and log
+    p(x), (N,).
+    """
     log_joint = weights.log() + log_density(x, means, factors)
     log_likelihood = log_joint.logsumexp(1)
     return (log_joint - log_likelihood[:, None]).exp(), log_likelihood
@@ -267,13 +280,14 @@ def m_step(
     covariance_type: str = "full",
     reg_covar: float = 1e-6,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, D) and covariances that suit the responsibilities (N, K) best.
+    """Weights (K,), means (K, D) and covariances that suit the responsibilities (N, K)
+    best.
 
-    Covariances are (K, D, D) where "full", (1, D, D) where "tied", the variances (K, D) where "diagonal".
+    Covariances are (K, D, D) where "full", (1, D, D) where "tied", the variances (K, D)
+    where "diagonal".
     """
-    counts = responsibilities.sum(0).clamp_min(
-        1e-15
-    )  # a component that nobody belongs to is no 0/0
+    # a component that nobody belongs to is no 0/0
+    counts = responsibilities.sum(0).clamp_min(1e-15)
     means = responsibilities.T @ x / counts[:, None]
     diagonal = covariance_type == "diagonal"
     blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
@@ -289,18 +303,22 @@ def m_step(
 def _scatter(
     x: Tensor, responsibilities: Tensor, means: Tensor, diagonal: bool
 ) -> Tensor:
-    """Σ γ (x − μ)(x − μ)ᵀ of each component, (K, D, D); where diagonal, its diagonals (K, D)."""
+    """Σ γ (x − μ)(x − μ)ᵀ of each component, (K, D, D); where diagonal, its diagonals
+    (K, D).
+    """
     centred = x - means[:, None]
     weighted = centred * responsibilities.T[:, :, None]
     return (weighted * centred).sum(1) if diagonal else weighted.mT @ centred
 
 
 def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
-    """The lower triangular L of covariances Σ = LLᵀ (K, D, D); of variances, the standard deviations (K, D).
+    """The lower triangular L of covariances Σ = LLᵀ (K, D, D); of variances, the
+    standard deviations (K, D).
 
     Args:
         covariances: as `m_step` gives them.
-        reg_covar: what was added to their diagonal. If 0, they must be regular by more than rounding.
+        reg_covar: what was added to their diagonal. If 0, they must be regular by more
+            than rounding.
 
     Raises:
         ValueError: a singular covariance; the message names its component.
@@ -324,27 +342,31 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
 
 
 class GaussianMixture(VectorDetector):
-    r"""A mixture of K Gaussians, fitted by expectation maximisation; the score is :math:`-\log p(x)`.
+    r"""A mixture of K Gaussians, fitted by expectation maximisation; the score is
+    :math:`-\log p(x)`.
 
-    EM climbs to a local optimum: it starts from k-means, and the best of `n_init` starts is kept.
-    All training vectors are held in memory, in float64.
+    EM climbs to a local optimum: it starts from k-means, and the best of `n_init`
+    starts is kept. All training vectors are held in memory, in float64.
 
     Args:
         n_components: K, the number of Gaussians.
-        covariance_type: "full" (one for each component), "tied" (one for all) or "diagonal".
-        reg_covar: added to the diagonals of the covariances, in squared units of the data; it keeps a
-            component from collapsing onto a single vector, where the likelihood is unbounded.
+        covariance_type: "full" (one for each component), "tied" (one for all) or
+            "diagonal".
+        reg_covar: added to the diagonals of the covariances, in squared units of the
+            data; it keeps a component from collapsing onto a single vector, where the
+            likelihood is unbounded.
         tol: EM stops when the mean log-likelihood changes by less.
         max_iter: at most so many EM steps.
         n_init: number of starts.
         seed: of the starts.
         device: "auto", "cpu", "cuda", …
 
-    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` and their Cholesky factors `scale_` (as of
-    `m_step`) are the mixture; `history_` is the mean log-likelihood before each EM step, and `converged_`
-    says whether it settled.
+    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` and their Cholesky
+    factors `scale_` (as of `m_step`) are the mixture; `history_` is the mean
+    log-likelihood before each EM step, and `converged_` says whether it settled.
 
-    Source: Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via the EM algorithm".
+    Source: Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via
+    the EM algorithm".
     """
 
     def __init__(
@@ -439,14 +461,16 @@ class GaussianMixture(VectorDetector):
 class KNN(VectorDetector):
     """The score is the mean Euclidean distance to the k nearest training vectors.
 
-    It remembers all training vectors: memory grows with N, and so does the time to score.
+    It remembers all training vectors: memory grows with N, and so does the time to
+    score.
 
     Args:
         k: number of neighbours, at most N.
         seed: unused, here as in every detector.
         device: unused: scikit-learn searches on the CPU.
 
-    Source: Ramaswamy, Rastogi & Shim 2000, "Efficient algorithms for mining outliers from large data sets".
+    Source: Ramaswamy, Rastogi & Shim 2000, "Efficient algorithms for mining outliers
+    from large data sets".
     """
 
     def __init__(self, k: int = 1, *, seed: int = 0, device: str = "auto"):
@@ -472,19 +496,21 @@ class KNN(VectorDetector):
 
 
 class PCAResidual(VectorDetector, Localizer):
-    """The score is the distance to the subspace of the first principal components of normal data.
+    """The score is the distance to the subspace of the first principal components of
+    normal data.
 
-    Images give a map as well: the squared residual of every pixel, summed over its channels.
-    Memory does not grow with N: scikit-learn's incremental PCA, which carries far more components along
-    than are asked for, and so is exact for N or D up to 256, and close to it beyond.
+    Images give a map as well: the squared residual of every pixel, summed over its
+    channels. Memory does not grow with N: scikit-learn's incremental PCA, which carries
+    far more components along than are asked for, and so is exact for N or D up to 256,
+    and close to it beyond.
 
     Args:
         n_components: dimension of the subspace, at most min(N, D).
         seed: unused, here as in every detector.
         device: "auto", "cpu", "cuda", …
 
-    Source: Jackson & Mudholkar 1979, "Control procedures for residuals associated with principal
-    component analysis".
+    Source: Jackson & Mudholkar 1979, "Control procedures for residuals associated with
+    principal component analysis".
     """
 
     def __init__(self, n_components: int = 16, *, seed: int = 0, device: str = "auto"):
@@ -526,7 +552,9 @@ class PCAResidual(VectorDetector, Localizer):
 
 
 def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same rows in chunks of at least `size`; only fewer rows in all give a smaller one."""
+    """The same rows in chunks of at least `size`; only fewer rows in all give a smaller
+    one.
+    """
     ready: list[Tensor] = []
     held: list[Tensor] = []
     for batch in batches:
@@ -542,7 +570,8 @@ def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def patch_statistics(patches: Tensor) -> Tensor:
-    """Three numbers a channel: mean, log of the standard deviation, log of the mean squared gradient.
+    """Three numbers a channel: mean, log of the standard deviation, log of the mean
+    squared gradient.
 
     Args:
         patches: (M, C, p, p) with p at least 2.
@@ -569,14 +598,16 @@ _FEATURES = {
 class Patchwise(Localizer):
     """Any detector of vectors, applied to the patches of an image: it says where.
 
-    All patches of all training images are pooled, as if the texture were stationary. A pixel's score
-    is the mean score of the patches that cover it. Images of any size at least that of a patch will do.
+    All patches of all training images are pooled, as if the texture were stationary. A
+    pixel's score is the mean score of the patches that cover it. Images of any size at
+    least that of a patch will do.
 
     Args:
         detector: what scores the vector of a patch: any `VectorDetector`, or a DAGMM.
         patch_size: side of a patch, in pixels.
         stride: step from patch to patch, at most patch_size.
-        features: the vector of a patch: its C · patch_size² "pixels", or its 3C `patch_statistics`.
+        features: the vector of a patch: its C · patch_size² "pixels", or its 3C
+            `patch_statistics`.
         image_score: "max" or "mean" of the map.
         seed: unused, here as in every detector.
         device: "auto", "cpu", "cuda", …

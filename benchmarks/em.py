@@ -1,4 +1,6 @@
-"""Time EM beside scikit-learn's, from the same start for as many iterations: `python benchmarks/em.py`."""
+"""Time EM beside scikit-learn's, from the same start for as many iterations: `python
+benchmarks/em.py`.
+"""
 
 import statistics
 import time
@@ -26,7 +28,9 @@ def clouds(n: int = 100_000, d: int = 10, k: int = 8, seed: int = 0) -> np.ndarr
 
 
 def main(k: int = 8, n_iterations: int = 10, repeats: int = 5) -> None:
-    """Print the median seconds of both, taken in turns, their ratio, and how far the results lie apart."""
+    """Print the median seconds of both, taken in turns, their ratio, and how far the
+    results lie apart.
+    """
     warnings.simplefilter(
         "ignore", ConvergenceWarning
     )  # to stop after a number of iterations is the plan
