@@ -150,7 +150,9 @@ class Detector:
         raise NotImplementedError
 
     def _build(self) -> None:
-        """Make the networks anew, so that saved weights can be loaded into them."""
+        """Make the networks anew; into those whose names end in `_` the saved weights
+        are loaded.
+        """
 
     # -- what a method calls
 
@@ -323,7 +325,8 @@ def _unpack(config: dict, tensors: dict[str, Tensor]) -> Detector:
     detector._build()
     for name, value in vars(detector).items():
         if isinstance(value, nn.Module):
-            value.load_state_dict(inside(name))
+            if name.endswith("_"):
+                value.load_state_dict(inside(name))
             value.to(device).eval()
     return detector
 

@@ -108,6 +108,20 @@ class Nested(Detector):
         return self.inner_._score(batch) + self.other_._score(batch.flatten(1))
 
 
+class Fixed(Detector):
+    """A detector that reads a network which is made by its name, not learned."""
+
+    def _fit(self, images):
+        self.centre_ = torch.cat(list(self._stream(images))).mean(0)
+        self._build()
+
+    def _build(self):
+        self._network = nn.Flatten().train()
+
+    def _score(self, batch):
+        return self._network(batch - self.centre_).norm(dim=1)
+
+
 class TinyVectors(Gaussian):
     """A subclass of a detector of adlab."""
 
@@ -122,6 +136,7 @@ DETECTORS = {
     "patch-knn": Patchwise(KNN(k=3), 4, stride=4, image_score="mean", seed=3),
     "patch-statistics": Patchwise(Gaussian(), 4, features="statistics"),
     "network": TinyAutoencoder(width=3, seed=5),
+    "fixed-network": Fixed(),
     "random": Random(),
     "nested": Nested(KNN(k=2)),
     "on-the-cpu": Gaussian(device="cpu"),
@@ -413,6 +428,12 @@ def test_a_loaded_network_is_in_eval_mode(tmp_path):
         module.training
         for module in adlab.load_detector(tmp_path / "file").network_.modules()
     )
+
+
+def test_a_network_that_is_not_learned_is_made_anew_and_not_written(tmp_path):
+    Fixed().fit(pictures()).save(tmp_path / "detector")
+    assert list(load_file(tmp_path / "detector")) == ["centre_"]
+    assert not adlab.load_detector(tmp_path / "detector")._network.training
 
 
 def test_numbers_of_numpy_and_devices_of_torch_can_be_saved(tmp_path):
