@@ -42,6 +42,21 @@ class VectorDetector(Detector):
             yield batch.flatten(1)
 
 
+def check_vector_detector(detector: object) -> None:
+    """Refuse an argument `detector` that does not take vectors."""
+    if not (isinstance(detector, Detector) and detector.takes_vectors):
+        raise TypeError(
+            f"detector: expected one of vectors, as Gaussian(), got {type(detector).__name__}"
+        )
+
+
+def fit_inside(outer: Detector, vectors: Iterable[Tensor]) -> Detector:
+    """A copy of `outer.detector`, fitted to vectors on the device of `outer`."""
+    detector = copy.copy(outer.detector)
+    detector.device = outer.device
+    return detector.fit(vectors)
+
+
 # -- Gaussian
 
 
@@ -54,10 +69,12 @@ class Moments:
 
     Args:
         diagonal: keep the variances only, D numbers instead of D×D.
+        last: keep only the last so many rows of the covariance; None for all D.
     """
 
-    def __init__(self, diagonal: bool = False):
+    def __init__(self, diagonal: bool = False, last: int | None = None):
         self.diagonal = diagonal
+        self.last = last
         self.count = 0
         self.mean: Tensor | None = None
         self.scatter: Tensor | None = None
@@ -67,35 +84,44 @@ class Moments:
         Gaussians.
         """
         x = x.to(torch.float64)
-        batch = Moments(self.diagonal)
+        batch = Moments(self.diagonal, self.last)
         batch.count, batch.mean = len(x), x.mean(0)
         centred = x - batch.mean
         batch.scatter = (
             (centred**2).sum(0)
             if self.diagonal
-            else torch.einsum("b...i,b...j->...ij", centred, centred)
+            else torch.einsum("b...i,b...j->...ij", self._rows(centred), centred)
         )
         return self.merge(batch)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Those entries whose rows of the covariance are kept."""
+        return x if self.last is None else x[..., -self.last :]
 
     def merge(self, other: Moments) -> Moments:
         """Take in all that another one has seen."""
         if other.count == 0:
             return self
         if self.count == 0:
-            self.count, self.mean, self.scatter = other.count, other.mean, other.scatter
+            self.count, self.mean = other.count, other.mean
+            self.scatter = other.scatter.clone()  # as it will be changed in place
             return self
         total = self.count + other.count
         gap = other.mean - self.mean
-        outer = gap**2 if self.diagonal else gap[..., :, None] * gap[..., None, :]
-        self.scatter = (
-            self.scatter + other.scatter + outer * (self.count * other.count / total)
+        left, right = (
+            (gap, gap)
+            if self.diagonal
+            else (self._rows(gap)[..., :, None], gap[..., None, :])
         )
+        self.scatter += other.scatter
+        self.scatter.addcmul_(left, right, value=self.count * other.count / total)
         self.mean = self.mean + gap * (other.count / total)
         self.count = total
         return self
 
     def covariance(self) -> Tensor:
-        """The unbiased estimate: (…, D, D), or the variances (…, D) where diagonal.
+        """The unbiased estimate: (…, D, D), or its `last` rows (…, last, D), or the
+        variances (…, D) where diagonal.
 
         Raises:
             ValueError: fewer than two vectors were seen.
@@ -107,15 +133,49 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
+def ledoit_wolf(batches: Iterable[Tensor], moments: Moments) -> Tensor:
+    r"""The covariance :math:`(1 - \lambda) S + \lambda m I`, shrunk towards a sphere of
+    the same mean variance m.
+
+    S is the covariance divided by N, m = tr S / D, and λ is the estimate of the weight
+    that comes closest to the true covariance: large where the vectors are few for
+    their dimension. What it gives is regular for any N ≥ 2.
+
+    Args:
+        batches: the vectors, (B, D) each, once more.
+        moments: theirs.
+
+    Returns:
+        float64 (D, D).
+
+    Source: Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional
+    covariance matrices".
+    """
+    n, biased = moments.count, moments.scatter / moments.count
+    target = biased.trace() / len(biased) * torch.eye(len(biased)).to(biased)
+    fourth = sum(((x - moments.mean) ** 2).sum(1).square().sum() for x in batches)
+    noise = (fourth / n - biased.square().sum()) / n  # of S: E‖S − Σ‖²
+    weight = (noise / (biased - target).square().sum().clamp_min(1e-300)).clamp(0, 1)
+    return (1 - weight) * biased + weight * target
+
+
+def _repeatable(images: object) -> object:
+    """Data to run through twice: what comes but once, as a generator, is held in
+    memory.
+    """
+    return list(images) if isinstance(images, Iterator) else images
+
+
 class Gaussian(VectorDetector):
     r"""One Gaussian; the score is the Mahalanobis distance
     :math:`\sqrt{(x-\mu)^T\Sigma^{-1}(x-\mu)}`.
 
     Args:
-        covariance_type: "full" (D×D, so D up to a few thousands) or "diagonal" (every
-            entry on its own).
+        covariance_type: "full" (D×D, so D up to a few thousands), "diagonal" (every
+            entry on its own), or "ledoit-wolf" (full, shrunk as `ledoit_wolf` says; it
+            runs through the images twice, and holds them if they come but once).
         reg_covar: added to the diagonal of the covariance, in squared units of the
-            data; without it the covariance is singular as soon as N ≤ D.
+            data; without it the full covariance is singular as soon as N ≤ D.
         seed: unused, here as in every detector.
         device: "auto", "cpu", "cuda", …
 
@@ -132,21 +192,28 @@ class Gaussian(VectorDetector):
         seed: int = 0,
         device: str = "auto",
     ):
-        check_choice("covariance_type", covariance_type, ("full", "diagonal"))
+        check_choice(
+            "covariance_type", covariance_type, ("full", "diagonal", "ledoit-wolf")
+        )
         check_number("reg_covar", reg_covar, 0)
         super().__init__(seed=seed, device=device)
         self.covariance_type, self.reg_covar = covariance_type, reg_covar
 
     def _fit(self, images: object) -> None:
+        shrunk = self.covariance_type == "ledoit-wolf"
+        images = _repeatable(images) if shrunk else images
         moments = Moments(diagonal=self.covariance_type == "diagonal")
         for x in self._stream(images):
             self._check_size(x.shape[1])
             moments.update(x)
         self.mean_ = moments.mean
-        self.scale_ = self._factor(moments.covariance())
+        covariance = moments.covariance()
+        if shrunk:
+            covariance = ledoit_wolf(self._stream(images), moments)
+        self.scale_ = self._factor(covariance)
 
     def _check_size(self, n_features: int) -> None:
-        if self.covariance_type == "full" and n_features > self.max_features:
+        if self.covariance_type != "diagonal" and n_features > self.max_features:
             raise ValueError(
                 f"images: expected at most {self.max_features} features for a full covariance, "
                 f'got {n_features}; use covariance_type="diagonal", PCAResidual or Patchwise'
@@ -411,15 +478,9 @@ class GaussianMixture(VectorDetector):
 
     def _start(self, x: Tensor) -> Tensor:
         """Responsibilities (N, K): each vector belongs to its cluster of k-means."""
-        from sklearn.cluster import KMeans
-
         seed = int(torch.randint(2**31, ()))
-        labels = KMeans(self.n_components, n_init=1, random_state=seed).fit_predict(
-            x.cpu().numpy()
-        )
-        return torch.eye(self.n_components).to(x)[
-            torch.from_numpy(labels).to(x.device, torch.int64)
-        ]
+        labels = torch.from_numpy(_k_means(x, self.n_components, seed).labels_)
+        return torch.eye(self.n_components).to(x)[labels.to(x.device, torch.int64)]
 
     def _climb(self, x: Tensor, responsibilities: Tensor) -> dict[str, object]:
         """EM from the given responsibilities: what is learned, by name."""
@@ -458,6 +519,13 @@ class GaussianMixture(VectorDetector):
 # -- neighbours and subspaces
 
 
+def _k_means(x: Tensor, n_clusters: int, seed: int) -> object:
+    """scikit-learn's k-means, fitted to vectors (N, D) from one start."""
+    from sklearn import cluster
+
+    return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
+
+
 class KNN(VectorDetector):
     """The score is the mean Euclidean distance to the k nearest training vectors.
 
@@ -493,6 +561,116 @@ class KNN(VectorDetector):
         )
         distances, _ = index.kneighbors(batch.cpu().numpy())
         return torch.from_numpy(distances).mean(1)
+
+
+class KMeans(VectorDetector):
+    """The score is the Euclidean distance to the nearest of K cluster centres.
+
+    A summary of `KNN`: it scores against K centres instead of N vectors. The training
+    vectors are held in memory while it fits, and forgotten then.
+
+    Args:
+        n_clusters: K, at most N.
+        seed: of the start.
+        device: "auto", "cpu", "cuda", …; scikit-learn clusters on the CPU.
+
+    Source: Lloyd 1982, "Least squares quantization in PCM"; the start of Arthur &
+    Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
+    """
+
+    def __init__(self, n_clusters: int = 8, *, seed: int = 0, device: str = "auto"):
+        check_number("n_clusters", n_clusters, 1, whole=True)
+        super().__init__(seed=seed, device=device)
+        self.n_clusters = n_clusters
+
+    def _fit(self, images: object) -> None:
+        x = torch.cat([batch.to(torch.float64) for batch in self._stream(images)])
+        if len(x) < self.n_clusters:
+            raise ValueError(
+                f"images: expected at least n_clusters = {self.n_clusters}, got {len(x)}"
+            )
+        model = _k_means(x, self.n_clusters, self.seed % 2**32)
+        self.centres_ = torch.from_numpy(model.cluster_centers_).to(x)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        exact = "donot_use_mm_for_euclid_dist"  # small distances keep their digits
+        distances = torch.cdist(batch.to(self.centres_), self.centres_, 2, exact)
+        return distances.amin(1)
+
+
+class PCAReduced(VectorDetector):
+    """Any detector of vectors, applied to a few principal components of them.
+
+    The components are those of normal data. The largest keep most of the variance; the
+    smallest are the directions in which normal data hardly ever move. The vectors pass
+    by twice, first for the components; those that come but once are held in memory.
+
+    Args:
+        detector: what scores the components: any detector of vectors.
+        n_components: how many, at most the number of directions in which the training
+            vectors vary, so below N and at most D.
+        keep: the components of "largest" or "smallest" variance.
+        whiten: divide each component by its standard deviation. The squared Euclidean
+            distance of the result is the Mahalanobis distance squared.
+        seed: unused, here as in every detector.
+        device: "auto", "cpu", "cuda", …
+
+    Source: Jolliffe 2002, "Principal component analysis"; the smallest: Rippel, Mertens
+    & Merhof 2021, "Modeling the distribution of normal data in pre-trained deep
+    features for anomaly detection".
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        n_components: int,
+        keep: str = "largest",
+        whiten: bool = False,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_vector_detector(detector)
+        check_number("n_components", n_components, 1, whole=True)
+        check_choice("keep", keep, ("largest", "smallest"))
+        check_choice("whiten", whiten, (False, True))
+        super().__init__(seed=seed, device=device)
+        self.detector, self.n_components = detector, n_components
+        self.keep, self.whiten = keep, whiten
+
+    def _fit(self, images: object) -> None:
+        images, moments = _repeatable(images), Moments()
+        for x in self._stream(images):
+            if x.shape[1] > Gaussian.max_features:
+                raise ValueError(
+                    f"images: expected at most {Gaussian.max_features} features for their principal "
+                    f"components, got {x.shape[1]}; use Patchwise or PCAResidual"
+                )
+            moments.update(x)
+        self.mean_, self.components_ = moments.mean, self._choose(moments.covariance())
+        self.detector_ = fit_inside(
+            self, (self._reduce(x) for x in self._stream(images))
+        )
+
+    def _choose(self, covariance: Tensor) -> Tensor:
+        """The kept eigenvectors as columns (D, n_components), the largest first."""
+        variances, vectors = torch.linalg.eigh(covariance)
+        varies = variances > 1e-12 * variances[-1]
+        variances, vectors = variances[varies].flip(0), vectors[:, varies].flip(1)
+        if len(variances) < self.n_components:
+            raise ValueError(
+                f"images: expected vectors that vary in at least n_components = {self.n_components} "
+                f"directions, got {len(variances)}"
+            )
+        vectors = vectors / variances.sqrt() if self.whiten else vectors
+        n = self.n_components
+        return vectors[:, :n] if self.keep == "largest" else vectors[:, -n:]
+
+    def _reduce(self, x: Tensor) -> Tensor:
+        return (x.to(torch.float64) - self.mean_) @ self.components_
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return self.detector_._score(self._reduce(batch))
 
 
 class PCAResidual(VectorDetector, Localizer):
@@ -566,6 +744,93 @@ def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     yield torch.cat(ready + held)
 
 
+# -- the smallest ball
+
+
+class KernelSVDD(VectorDetector):
+    r"""Support vector data description: the smallest ball around most of the data, in
+    the feature space of the Gaussian kernel :math:`k(x, y) = \exp(-\gamma\|x - y\|^2)`.
+
+    The centre is :math:`a = \sum_i \alpha_i \phi(x_i)` over the support vectors. The
+    score is the squared distance to it less the squared radius, so it is positive
+    outside. For this kernel the ball is that of the one-class SVM, which scikit-learn
+    solves. All training vectors are held in memory, and time grows with N².
+
+    Args:
+        nu: ν in (0, 1): at most this share of the training vectors lies outside, and at
+            least this share are support vectors.
+        gamma: γ, in inverse squared units of the data; "scale" is 1 / (D · variance).
+            Towards 0 the ball becomes one in the space of the data itself; where γ is
+            large, every vector gets a ball of its own.
+        seed: unused, here as in every detector.
+        device: unused: scikit-learn solves on the CPU.
+
+    After fitting, `support_` (S, D) are the support vectors, `weights_` (S,) their α
+    (they sum to 1), `radius_` is R, and `gamma_` the number γ.
+
+    Source: Tax & Duin 2004, "Support vector data description"; Schölkopf et al. 2001,
+    "Estimating the support of a high-dimensional distribution".
+    """
+
+    def __init__(
+        self,
+        nu: float = 0.1,
+        gamma: float | str = "scale",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_number("nu", nu, 0, 1, open_low=True, open_high=True)
+        if gamma != "scale":
+            check_number("gamma", gamma, 0, open_low=True)
+        super().__init__(seed=seed, device=device)
+        self.nu, self.gamma = nu, gamma
+
+    def _fit(self, images: object) -> None:
+        from sklearn.svm import OneClassSVM
+
+        x = torch.cat([batch.double().cpu() for batch in self._stream(images)])
+        self.gamma_ = self._gamma(x)
+        svm = OneClassSVM(nu=self.nu, gamma=self.gamma_, tol=1e-8).fit(x.numpy())
+        total = self.nu * len(x)  # what its coefficients sum to
+        self.support_ = x[torch.from_numpy(svm.support_).long()]
+        self.weights_ = torch.from_numpy(svm.dual_coef_[0]) / total
+        similarity = self._similarity(self.support_)
+        self.norm_ = float(self.weights_ @ similarity)  # ‖a‖²
+        edge = float(svm.offset_[0]) / total  # ⟨φ(x), a⟩ on the sphere
+        self.radius_ = math.sqrt(max(1 + self.norm_ - 2 * edge, 0))
+
+    def _gamma(self, x: Tensor) -> float:
+        if self.gamma != "scale":
+            return float(self.gamma)
+        variance = float(x.var(correction=0))
+        return 1 / (x.shape[1] * variance) if variance > 0 else 1.0
+
+    def _similarity(self, x: Tensor) -> Tensor:
+        """⟨φ(x), a⟩ = Σ α k(x_i, x), (N,)."""
+        gaps = torch.cdist(
+            x, self.support_, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return torch.exp(-self.gamma_ * gaps.square()) @ self.weights_
+
+    def _squared_distance(self, x: Tensor) -> Tensor:
+        """‖φ(x) − a‖², where k(x, x) = 1."""
+        x = x.to(self.support_)
+        return (1 - 2 * self._similarity(x) + self.norm_).clamp_min(0)
+
+    def distance(self, images: object) -> Tensor:
+        """Distance to the centre in feature space: float32 (N,), at most √2.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        return self._apply(lambda x: self._squared_distance(x).sqrt(), images)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return self._squared_distance(batch) - self.radius_**2
+
+
 # -- patches
 
 
@@ -627,10 +892,7 @@ class Patchwise(Localizer):
         seed: int = 0,
         device: str = "auto",
     ):
-        if not (isinstance(detector, Detector) and detector.takes_vectors):
-            raise TypeError(
-                f"detector: expected one of vectors, as Gaussian(), got {type(detector).__name__}"
-            )
+        check_vector_detector(detector)
         check_number("patch_size", patch_size, 2, whole=True)
         check_choice("features", features, _FEATURES)
         check_number("stride", stride, 1, patch_size, whole=True)
@@ -640,10 +902,8 @@ class Patchwise(Localizer):
         self.features, self.image_score = features, image_score
 
     def _fit(self, images: object) -> None:
-        detector = copy.copy(self.detector)
-        detector.device = self.device
-        self.detector_ = detector.fit(
-            self._patches(batch) for batch in self._stream(images)
+        self.detector_ = fit_inside(
+            self, (self._patches(batch) for batch in self._stream(images))
         )
 
     def _stream(self, images: object) -> Iterator[Tensor]:

@@ -1,0 +1,38 @@
+"""From the coarse map of a network's features to a smooth map of the image's size."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def enlarge_and_blur(maps: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """Enlarge maps bilinearly, then smooth them with a Gaussian.
+
+    Both are linear and act on rows and columns one after the other, so each is one
+    matrix, and so are the two together.
+
+    Args:
+        maps: (B, h, w).
+        height, width: H and W of the result.
+        sigma: standard deviation of the Gaussian, in pixels of the result; 0 for none.
+
+    Returns:
+        (B, H, W). A constant map stays constant: the border is mirrored.
+    """
+    rows = _matrix(maps.shape[1], height, sigma).to(maps)
+    columns = _matrix(maps.shape[2], width, sigma).to(maps)
+    return rows @ maps @ columns.T
+
+
+@lru_cache(maxsize=8)
+def _matrix(n: int, n_new: int, sigma: float) -> Tensor:
+    """What enlarging and blurring does to the n unit vectors: float64 (n_new, n)."""
+    units = torch.eye(n, dtype=torch.float64)[None]
+    enlarged = interpolate(units, n_new, mode="linear")[0].T
+    if sigma == 0:
+        return enlarged
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(enlarged.numpy(), sigma, axis=0))

@@ -1,0 +1,389 @@
+"""PaDiM: a Gaussian of its own for every place of an image, in the features of a
+network.
+
+    image ──▶ network ──▶ a vector at every place (r, c) ──▶ Mahalanobis distance to
+                                                             the Gaussian of (r, c)
+
+The vector of a place stacks what several layers say about it. A coarse layer says the
+same at many places, and so the Gaussian is taken apart by the chain rule, coarse layers
+first: p(coarse, fine) = p(coarse) p(fine | coarse). The distance comes apart likewise,
+into a sum over the layers, and what belongs to a coarse layer is stored and computed
+once for all the places that share it. The result is the same as with one covariance
+matrix at every place, for a fraction of the memory and of the time.
+
+Source: Defard, Setkov, Loesch and Audigier, PaDiM: a patch distribution modeling
+framework for anomaly detection and localization, ICPR workshops 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from adlab._checks import check_choice, check_number
+from adlab._maps import enlarge_and_blur
+from adlab.backbones import Backbone, check_backbone, concatenate
+from adlab.detector import Localizer
+from adlab.training import resolve_device, seeded
+from adlab.vectors import Moments, cholesky_factors
+
+# -- places
+
+
+def shared_places(sizes: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+    """Where the vectors of a layer, joined to those of all coarser layers, differ.
+
+    Args:
+        sizes: (h, w) of the feature maps, from coarse to fine. The finest is the grid
+            of all places; a coarser map is laid over it by nearest neighbours.
+
+    Returns:
+        For each layer two indices, one entry for each different joint vector: the
+        place in the layer's own map, and the entry of the next coarser layer. If every
+        size is a multiple of the one before, the first is simply 0, 1, 2, …
+    """
+    entry, shared = torch.zeros(sizes[-1]).flatten(), []
+    for h, w in sizes:
+        own = torch.arange(h * w, dtype=torch.float64).view(1, 1, h, w)
+        own = interpolate(own, sizes[-1], mode="nearest").flatten()
+        pairs, entry = torch.stack([own, entry]).unique(dim=1, return_inverse=True)
+        shared.append(tuple(pairs.long()))
+    return shared
+
+
+def _join(coarser: Tensor | None, own: Tensor, parent: Tensor) -> Tensor:
+    """Vectors (P, B, p) of a layer behind those of the coarser layers (P', B, q)."""
+    return own if coarser is None else torch.cat([coarser[parent], own], 2)
+
+
+# -- what is learned
+
+
+@dataclass
+class PatchMoments:
+    """Means and covariances of the vectors at all places, gathered in one pass over
+    images.
+
+    Gathered from parts of the images, and merged, they equal those of the whole.
+    """
+
+    input_shape: list[int]  # (C, H, W) of an image
+    sizes: list[tuple[int, int]]  # of the feature maps, from coarse to fine
+    layers: list[Moments]  # of each feature map, jointly with all coarser ones
+
+    def merge(self, other: PatchMoments) -> PatchMoments:
+        """Take in all that another one has seen.
+
+        Raises:
+            ValueError: it comes from images of another shape, or from other layers.
+        """
+        if (self.input_shape, self.sizes) != (other.input_shape, other.sizes):
+            raise ValueError(
+                f"other: expected moments of images {self.input_shape} with maps "
+                f"{self.sizes}, got {other.input_shape} with {other.sizes}"
+            )
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.merge(theirs)
+        return self
+
+
+def whiten(moments: PatchMoments, reg_covar: float) -> list[Tensor]:
+    """For each layer, the rows that whiten its vectors x together with the coarser ones.
+
+    Let z be the vectors of all coarser layers, whitened, C the covariance of x and z,
+    and S = LLᵀ that of x, both with ε added. What z does not explain of x has the
+    covariance S − CCᵀ = LLᵀ, so the rows are L⁻¹(−C, I): applied to (z, x − μ) they
+    give numbers of variance one that are correlated neither with z nor with each other.
+
+    Args:
+        moments: of at least two images.
+        reg_covar: ε, added to the diagonal of every covariance.
+
+    Returns:
+        float64 (P, p, q + p) for p numbers of a layer and q of all coarser ones.
+
+    Raises:
+        ValueError: fewer than two images, or ε lost in rounding.
+    """
+    rows, everything = [], None
+    for (_, parent), layer in zip(
+        shared_places(moments.sizes), moments.layers, strict=True
+    ):
+        covariance = layer.covariance()
+        n = covariance.shape[1]
+        cross, own = covariance[..., :-n], covariance[..., -n:]
+        own.diagonal(dim1=1, dim2=2).add_(reg_covar)
+        if everything is not None:
+            cross = _times(cross, everything, parent)
+        factors = cholesky_factors(own - cross @ cross.mT, reg_covar)
+        unit = torch.eye(n).to(own).expand_as(own)
+        rows.append(
+            torch.linalg.solve_triangular(
+                factors, torch.cat([-cross, unit], 2), upper=False
+            )
+        )
+        if len(rows) < len(moments.layers):
+            everything = _extend(everything, rows[-1], parent)
+    return rows
+
+
+def _times(cross: Tensor, everything: Tensor, parent: Tensor) -> Tensor:
+    """Covariances of x with the coarser vectors, (P, p, q), turned into those with z;
+    in blocks, as one matrix (q, q) for every place would fill the memory.
+    """
+    blocks = zip(cross.split(64), parent.split(64), strict=True)
+    return torch.cat([block @ everything[i].mT for block, i in blocks])
+
+
+def _extend(everything: Tensor | None, rows: Tensor, parent: Tensor) -> Tensor:
+    """The square matrices that whiten the vectors of all layers up to this one."""
+    if everything is None:
+        return rows
+    above, (p, q) = everything[parent], (rows.shape[1], everything.shape[1])
+    above = torch.cat([above, above.new_zeros(len(above), q, p)], 2)
+    below = torch.cat([rows[..., :q] @ above[..., :q], rows[..., q:]], 2)
+    return torch.cat([above, below], 1)
+
+
+# -- what is scored
+
+
+def squared_distances(
+    maps: Sequence[Tensor],
+    means: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    places: Sequence[tuple[Tensor, Tensor]],
+) -> list[Tensor]:
+    """What each layer adds to the squared Mahalanobis distance, given the coarser ones.
+
+    Args:
+        maps: vectors (B, places of the layer, p) of each layer, from coarse to fine.
+        means: μ (P, p) of each layer.
+        rows: as of `whiten`.
+        places: as of `shared_places`.
+
+    Returns:
+        (B, places of the finest map) for each layer; their sum is the squared distance.
+    """
+    z, shares = None, []
+    for x, mean, row, (own, parent) in zip(maps, means, rows, places, strict=True):
+        joint = _join(z, (x[:, own] - mean).transpose(0, 1), parent)
+        new = joint @ row.mT
+        shares = [share[:, parent] for share in shares] + [new.square().sum(2).T]
+        z = _join(z, new, parent)
+    return shares
+
+
+# -- detector
+
+
+class PaDiM(Localizer):
+    """Patch distribution modelling: the Mahalanobis distance to the Gaussian of each
+    place.
+
+    It needs images that are aligned, or a texture, which looks alike everywhere. One
+    pass over the images is enough (two with "pca"), and memory does not grow with N.
+    `fit` also takes `PatchMoments` that were gathered, and merged, before.
+
+    Args:
+        backbone, layers: see `adlab.backbones.Backbone`.
+        n_features: d, numbers that are kept of the vector of a place; None, or more
+            than there are, for all.
+        reduction: "random" draws d channels of the network, and a layer of which none
+            is drawn is left out; "pca" projects on the d first principal components of
+            the vectors of all places.
+        reg_covar: ε, added to the diagonal of every covariance, which is singular
+            without it as soon as N ≤ d.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
+        image_score: "max" or "mean" of the map.
+        seed: of the draw of channels, and of random weights.
+        device: "auto", "cpu", "cuda", …
+
+    After fitting, `channels_` are the channels that were drawn, counted through all
+    layers; or `components_` (D, d) the principal components.
+
+    Source: Defard et al. 2021, equations 1 and 2; d = 100 for a ResNet-18 and 550 for a
+    Wide ResNet-50-2.
+    """
+
+    batch_size = 32
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "texnet",
+        layers: Sequence[str] | None = None,
+        n_features: int | None = 100,
+        reduction: str = "random",
+        reg_covar: float = 0.01,
+        sigma: float = 4,
+        image_score: str = "max",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_backbone(backbone, layers)
+        if n_features is not None:
+            check_number("n_features", n_features, 1, whole=True)
+        check_choice("reduction", reduction, ("random", "pca"))
+        check_number("reg_covar", reg_covar, 0, open_low=True)
+        check_number("sigma", sigma, 0)
+        check_choice("image_score", image_score, ("max", "mean"))
+        super().__init__(seed=seed, device=device)
+        self.backbone, self.layers, self.n_features = backbone, layers, n_features
+        self.reduction, self.reg_covar = reduction, reg_covar
+        self.sigma, self.image_score = sigma, image_score
+
+    def moments(self, images: object) -> PatchMoments:
+        """What `fit` gathers from images, to be merged with what was gathered from
+        others: `detector.fit(detector.moments(a).merge(detector.moments(b)))`.
+
+        Args:
+            images: as for `fit`.
+
+        Raises:
+            TypeError, ValueError: images of another type, shape or range; a detector
+                with "pca", as the components of parts are not those of the whole.
+        """
+        if self.reduction == "pca":
+            raise ValueError('reduction: expected "random" for moments, got "pca"')
+        fresh = type(self)(**self._params())
+        with seeded(self.seed):
+            fresh._reduce(images)
+            return fresh._gather(images)
+
+    def shares(self, images: object) -> Tensor:
+        """What each layer adds to the squared distance, given the coarser ones.
+
+        Args:
+            images: as for `fit`.
+
+        Returns:
+            float32 (N, L, h, w), layers from coarse to fine; not enlarged or smoothed.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        return self._apply(self._shares, images)
+
+    def _fit(self, images: object) -> None:
+        self._reduce(images)
+        given = isinstance(images, PatchMoments)
+        moments = images if given else self._gather(images)
+        self._check_moments(moments)
+        self.input_shape_, self.sizes_ = moments.input_shape, moments.sizes
+        self.widths_ = [layer.last for layer in moments.layers]
+        rows = whiten(moments, self.reg_covar)
+        self._build_gaussians()
+        for i, layer in enumerate(moments.layers):
+            self.means_[i].copy_(layer.mean[:, -layer.last :])
+            self.rows_[i].copy_(rows[i])
+
+    def _check_moments(self, moments: PatchMoments) -> None:
+        widths = [layer.last for layer in moments.layers]
+        if self.reduction == "random" and sum(widths) != len(self.channels_):
+            raise ValueError(
+                f"moments: expected those of {len(self.channels_)} channels, got {sum(widths)}"
+            )
+
+    def _build(self) -> None:
+        self._build_network()
+        self._build_gaussians()
+
+    def _build_network(self) -> None:
+        network = Backbone(self.backbone, self.layers, seed=self.seed)
+        self._network = network.to(resolve_device(self.device))
+
+    def _build_gaussians(self) -> None:
+        """Room for means and rows: what `squared_distances` needs."""
+        device = resolve_device(self.device)
+        places = shared_places(self.sizes_)
+        self._places = [(own.to(device), parent.to(device)) for own, parent in places]
+        shapes = [
+            (len(own), p) for (own, _), p in zip(places, self.widths_, strict=True)
+        ]
+        totals = accumulate(self.widths_)
+        self.means_ = _frozen(shapes, device)
+        self.rows_ = _frozen(
+            [(*shape, n) for shape, n in zip(shapes, totals, strict=True)], device
+        )
+
+    def _reduce(self, images: object) -> None:
+        """Choose what is kept of the vectors of a place."""
+        self._build_network()
+        total = sum(self._network.channels)
+        n = min(self.n_features or total, total)
+        if self.reduction == "pca":
+            self.components_ = self._principal_components(images, n)
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            self.channels_ = torch.randperm(total, generator=generator)[:n].sort()[0]
+
+    @torch.no_grad()
+    def _principal_components(self, images: object, n: int) -> Tensor:
+        if isinstance(images, Iterator | PatchMoments):
+            raise ValueError(
+                f'images: expected what can be read twice for "pca", got {type(images).__name__}'
+            )
+        moments = Moments()
+        for batch in self._stream(images):
+            moments.update(_vectors(concatenate(self._network(batch))).flatten(0, 2))
+        _, directions = torch.linalg.eigh(moments.covariance())
+        return directions[:, -n:].float()
+
+    def _embed(self, batch: Tensor) -> list[Tensor]:
+        """Vectors (B, h, w, p) of each layer that counts, from coarse to fine."""
+        features = self._network(batch)
+        if self.reduction == "pca":
+            return [_vectors(concatenate(features)) @ self.components_]
+        kept, start = [], 0
+        for f in features:
+            index = self.channels_ - start
+            index = index[(index >= 0) & (index < f.shape[1])]
+            if len(index):
+                kept.append(_vectors(f)[..., index])
+            start += f.shape[1]
+        return sorted(kept, key=lambda vectors: vectors.shape[1] * vectors.shape[2])
+
+    @torch.no_grad()
+    def _gather(self, images: object) -> PatchMoments:
+        moments = None
+        for batch in self._stream(images):
+            maps = self._embed(batch)
+            if moments is None:
+                sizes = [tuple(x.shape[1:3]) for x in maps]
+                layers = [Moments(last=x.shape[3]) for x in maps]
+                moments = PatchMoments(self.input_shape_, sizes, layers)
+                places = shared_places(sizes)
+            joint = None
+            for x, (own, parent), layer in zip(maps, places, layers, strict=True):
+                x = x.flatten(1, 2)[:, own].transpose(0, 1)
+                joint = _join(joint, x, parent)
+                layer.update(joint.transpose(0, 1))
+        return moments
+
+    def _shares(self, batch: Tensor) -> Tensor:
+        maps = [x.flatten(1, 2) for x in self._embed(batch)]
+        shares = squared_distances(maps, self.means_, self.rows_, self._places)
+        return torch.stack(shares, 1).unflatten(2, self.sizes_[-1])
+
+    def _map(self, batch: Tensor) -> Tensor:
+        distances = self._shares(batch).sum(1).sqrt()
+        return enlarge_and_blur(distances, *batch.shape[2:], self.sigma)
+
+
+def _vectors(features: Tensor) -> Tensor:
+    """(B, C, h, w) as (B, h, w, C): the vector of a place, as one row."""
+    return features.permute(0, 2, 3, 1)
+
+
+def _frozen(shapes: Sequence[tuple], device: torch.device) -> nn.ParameterList:
+    return nn.ParameterList(
+        nn.Parameter(torch.empty(shape, device=device), requires_grad=False)
+        for shape in shapes
+    )

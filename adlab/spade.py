@@ -1,0 +1,163 @@
+"""SPADE: compare an image with those normal images that resemble it most.
+
+    image ──▶ network ──▶ mean of the last map ──▶ its K nearest normal images
+                     └──▶ vector of every place ──▶ distance to the nearest vector of
+                                                    any place of those K images
+
+Nothing is estimated: the features of all normal images are remembered.
+
+Source: Cohen and Hoshen, Sub-image anomaly detection with deep pyramid
+correspondences, 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adlab._checks import check_choice, check_number
+from adlab._maps import enlarge_and_blur
+from adlab.backbones import Backbone, check_backbone
+from adlab.detector import Localizer
+from adlab.training import resolve_device
+
+CHUNK = 256  # vectors of the gallery at once, so that their distances stay in the cache
+
+
+def nearest_images(x: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest rows of a gallery.
+
+    Args:
+        x: (B, D).
+        gallery: (N, D), N at least k.
+        k: number of neighbours.
+
+    Returns:
+        Squared Euclidean distances (B, k), smallest first, and indices (B, k).
+    """
+    squared = (x[:, None] - gallery).square().sum(2)
+    return squared.topk(k, largest=False)
+
+
+def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Euclidean distance to the nearest row of a gallery, which is read in chunks.
+
+    ‖x − g‖² = ‖x‖² + ‖g‖² − 2 x·g costs one product of matrices. Large numbers cancel
+    in it, so the mean is taken away first, and what rounding leaves below zero is zero.
+
+    Args:
+        x: (M, D).
+        gallery: (G, D).
+        chunk: rows at once; the result does not depend on it, beyond rounding.
+
+    Returns:
+        (M,).
+    """
+    centre = gallery.mean(0)
+    x, gallery = x - centre, gallery - centre
+    least = torch.full((len(x),), torch.inf).to(x)
+    for part in gallery.split(chunk):
+        squared = torch.addmm(part.square().sum(1), x, part.T, alpha=-2)
+        least = torch.minimum(least, squared.amin(1))
+    return (least + x.square().sum(1)).clamp_min(0).sqrt()
+
+
+class SPADE(Localizer):
+    """Semantic pyramid anomaly detection: nearest images, then nearest vectors of their
+    places.
+
+    It remembers the feature maps of all training images: memory grows with N (about
+    1.4 MB an image for a ResNet-18 at 224 × 224, four times as many for a Wide
+    ResNet-50-2). A vector may have its match at any place, so images need not be
+    aligned, and what is normal at the wrong place is not found.
+
+    The map is the mean over the layers of the distances in each, as in the public code
+    of SPADE. The paper joins the layers to one vector; then each layer counts by the
+    size of its numbers.
+
+    Args:
+        backbone, layers: see `adlab.backbones.Backbone`; the last of `layers` is the
+            one that finds the nearest images.
+        k: K, number of nearest images, at most N; the paper has 50.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
+        image_score: "neighbours", the mean squared distance to the K nearest images, as
+            in the paper; or "max" or "mean" of the map.
+        seed: of random weights.
+        device: "auto", "cpu", "cuda", …
+
+    Source: Cohen & Hoshen 2020, equations 1 to 4, with κ = 1.
+    """
+
+    batch_size = 16
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "texnet",
+        layers: Sequence[str] | None = None,
+        k: int = 5,
+        sigma: float = 4,
+        image_score: str = "neighbours",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_backbone(backbone, layers)
+        check_number("k", k, 1, whole=True)
+        check_number("sigma", sigma, 0)
+        check_choice("image_score", image_score, ("neighbours", "max", "mean"))
+        super().__init__(seed=seed, device=device)
+        self.backbone, self.layers, self.k = backbone, layers, k
+        self.sigma, self.image_score = sigma, image_score
+
+    def _build(self) -> None:
+        device = resolve_device(self.device)
+        self._network = Backbone(self.backbone, self.layers, seed=self.seed).to(device)
+        self.galleries_ = nn.ParameterList(
+            nn.Parameter(torch.empty(shape, device=device), requires_grad=False)
+            for shape in getattr(self, "shapes_", [])
+        )
+
+    @torch.no_grad()
+    def _fit(self, images: object) -> None:
+        self._build()
+        parts = [[] for _ in self._network.layers]
+        for batch in self._stream(images):
+            for part, vectors in zip(parts, self._embed(batch), strict=True):
+                part.append(vectors.flatten(1, 2))
+        while parts:  # a layer's parts are let go before the next layer is put together
+            gallery = torch.cat(parts.pop(0))
+            self.galleries_.append(nn.Parameter(gallery, requires_grad=False))
+        if len(gallery) < self.k:
+            raise ValueError(
+                f"images: expected at least k = {self.k}, got {len(gallery)}"
+            )
+        self.shapes_ = [tuple(gallery.shape) for gallery in self.galleries_]
+        self.pooled_ = gallery.mean(1)
+
+    def _embed(self, batch: Tensor) -> list[Tensor]:
+        """The vectors (B, h, w, C) of each layer."""
+        return [f.permute(0, 2, 3, 1) for f in self._network(batch)]
+
+    def _score(self, batch: Tensor) -> Tensor:
+        if self.image_score != "neighbours":
+            return super()._score(batch)
+        return self._neighbours(self._embed(batch))[0].mean(1)
+
+    def _neighbours(self, vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return nearest_images(vectors[-1].mean((1, 2)), self.pooled_, self.k)
+
+    def _map(self, batch: Tensor) -> Tensor:
+        vectors = self._embed(batch)
+        _, neighbours = self._neighbours(vectors)
+        total = 0
+        for v, gallery in zip(vectors, self.galleries_, strict=True):
+            distances = torch.stack(
+                [
+                    distance_to_nearest(x.flatten(0, 1), gallery[i].flatten(0, 1))
+                    for x, i in zip(v, neighbours, strict=True)
+                ]
+            ).unflatten(1, v.shape[1:3])
+            total = total + enlarge_and_blur(distances, *batch.shape[2:], self.sigma)
+        return total / len(vectors)

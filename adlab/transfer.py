@@ -1,0 +1,90 @@
+"""Transfer learning: a network trained for something else brings an image into the world
+of random vectors, and a detector of vectors finishes the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adlab.backbones import Backbone, check_backbone
+from adlab.detector import Detector
+from adlab.training import resolve_device, stream
+from adlab.vectors import check_vector_detector, fit_inside
+
+
+def pooled_features(network: Backbone, images: object) -> Tensor:
+    """One vector an image: the mean of every channel of every layer over the positions.
+
+    Args:
+        network: what makes the feature maps, on the device where it is.
+        images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet, torch Dataset or
+            DataLoader.
+
+    Returns:
+        float32 (N, D), D = `sum(network.channels)`, the layers one after the other.
+
+    Raises:
+        TypeError, ValueError: images of another type, shape or range.
+    """
+    device = next(network.parameters(), torch.empty(0)).device
+    with torch.no_grad():
+        batches = [pool(network(batch.to(device))) for batch in stream(images)]
+    return torch.cat(batches).cpu()
+
+
+def pool(features: Sequence[Tensor]) -> Tensor:
+    """Feature maps (B, C_l, H_l, W_l) of the layers to their means (B, sum C_l)."""
+    return torch.cat([layer.mean((2, 3)) for layer in features], dim=1)
+
+
+class FeatureDetector(Detector):
+    """Any detector of vectors, applied to the pooled features of a network.
+
+    The network is frozen, and never sees what is normal; only the detector behind it
+    learns. `FeatureDetector(KNN(2))` is DN2; with `Gaussian("ledoit-wolf")` it is the
+    method of Rippel et al. but for their backbone.
+
+    Args:
+        detector: what scores the vectors: any detector of vectors.
+        backbone: as of `adlab.backbones.Backbone`: a name, or a network of one's own.
+        layers: names of the layers to pool; None for all that the backbone offers.
+        seed: of the weights of a "-random" backbone.
+        device: "auto", "cpu", "cuda", …
+
+    Source: Rippel, Mertens & Merhof 2021, "Modeling the distribution of normal data in
+    pre-trained deep features for anomaly detection"; DN2: Bergman, Cohen & Hoshen 2020,
+    "Deep nearest neighbor anomaly detection".
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        backbone: str | nn.Module = "texnet",
+        layers: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_vector_detector(detector)
+        check_backbone(backbone, layers)
+        super().__init__(seed=seed, device=device)
+        self.detector, self.backbone, self.layers = detector, backbone, layers
+
+    def _build(self) -> None:
+        self._network = Backbone(self.backbone, self.layers, seed=self.seed)
+        self._network.to(resolve_device(self.device))
+
+    def _fit(self, images: object) -> None:
+        self._build()
+        self.detector_ = fit_inside(self, self._vectors(images))
+
+    def _vectors(self, images: object) -> Iterator[Tensor]:
+        for batch in self._stream(images):
+            with torch.no_grad():
+                yield pool(self._network(batch))
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return self.detector_._score(pool(self._network(batch)))
