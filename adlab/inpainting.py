@@ -1,0 +1,355 @@
+"""Reconstruction by inpainting: hide a part of the image, let a network guess it from
+what is left, and see how far off the guess is.
+
+    image ──▶ hide cells ──▶ U-Net ──▶ keep the hidden cells ─┐
+      └────▶ hide others ──▶ U-Net ──▶ keep the hidden cells ─┴▶ inpainted image
+
+No pixel is rebuilt by a network that saw it. So a copy is impossible, however wide the
+network and whatever its skip connections carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
+
+from adlab import similarity
+from adlab._checks import check_choice, check_number
+from adlab.detector import Localizer
+from adlab.training import seeded, train
+
+SCALES = 4  # of the gradient magnitude similarity
+SMALLEST = 24  # pixels: 3 at the coarsest scale, for the gradient
+
+# -- what is hidden
+
+
+def cell_masks(height: int, width: int, cell_size: int, n_sets: int = 3) -> Tensor:
+    """Masks M_j of a random partition of the image into cells, bool (n_sets, H, W),
+    True where visible.
+
+    The image is tiled by squares, cut off at the right and lower border where their
+    side does not divide it. Each square is hidden by exactly one mask, and the numbers
+    of squares that two masks hide differ by one at most. Draws from torch's generator.
+
+    Args:
+        height, width: of the image, in pixels.
+        cell_size: side of a square, in pixels.
+        n_sets: number of masks, from 2 to the number of squares.
+
+    Raises:
+        TypeError, ValueError: a number out of its range.
+
+    Source: Zavrtanik, Kristan & Skočaj 2021, "Reconstruction by inpainting for visual
+    anomaly detection", section 3.1.
+    """
+    check_number("height", height, 1, whole=True)
+    check_number("width", width, 1, whole=True)
+    check_number("cell_size", cell_size, 1, whole=True)
+    rows, columns = -(-height // cell_size), -(-width // cell_size)
+    check_number("n_sets", n_sets, 2, max(2, rows * columns), whole=True)
+    sets = (torch.randperm(rows * columns) % n_sets).view(rows, columns)
+    sets = sets.repeat_interleave(cell_size, 0).repeat_interleave(cell_size, 1)
+    return sets[:height, :width] != torch.arange(n_sets)[:, None, None]
+
+
+def inpaint(network: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+    """Every pixel as the network guesses it where it is hidden: Σ_j (1 - M_j) U(M_j I).
+
+    Args:
+        network: maps images (B, C, H, W), zero where hidden, to whole images.
+        images: (N, C, H, W).
+        masks: bool (n, H, W), True where visible, each pixel hidden by exactly one.
+
+    Returns:
+        (N, C, H, W).
+
+    Source: Zavrtanik, Kristan & Skočaj 2021, eq. 1.
+    """
+    hidden = ~masks[:, None, None].to(images.device)
+    guesses = network((images * ~hidden).flatten(0, 1))
+    return (guesses.view(len(masks), *images.shape) * hidden).sum(0)
+
+
+# -- the network
+
+
+class UNet(nn.Module):
+    """A fully convolutional network with skip connections: images (N, C, H, W) of any
+    size to images of that size.
+
+    Each level has two 3 × 3 convolutions with ReLU. On the way down a maximum over 2 × 2
+    pixels comes between levels; on the way up, enlargement, and what the level had on
+    the way down is put beside it. A linear convolution ends it.
+
+    Args:
+        channels: of the images.
+        widths: channels of each level, from fine to coarse.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range.
+
+    Source: Ronneberger, Fischer & Brox 2015, "U-Net: convolutional networks for
+    biomedical image segmentation"; padded, so that sizes are kept.
+    """
+
+    def __init__(self, channels: int = 1, widths: Sequence[int] = (16, 32, 64)):
+        super().__init__()
+        check_number("channels", channels, 1, whole=True)
+        widths = _check_numbers("widths", widths)
+        inside = (channels, *widths[:-1])
+        self.factor = 2 ** (len(widths) - 1)
+        self.down = nn.ModuleList(map(_level, inside, widths))
+        self.up = nn.ModuleList(
+            _level(coarse + fine, fine) for fine, coarse in pairwise(widths)
+        )
+        self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.to(memory_format=torch.channels_last)  # faster on a CPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images of the same shape."""
+        height, width = x.shape[2:]
+        x = pad(x, (0, -width % self.factor, 0, -height % self.factor))
+        skips = []
+        for level in self.down:
+            x = level(max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        for level, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
+            x = level(torch.cat([interpolate(x, scale_factor=2), skip], 1))
+        return self.last(x)[..., :height, :width]
+
+
+def _level(inside: int, outside: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(outside, outside, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+# -- loss and score
+
+
+def inpainting_loss(
+    x: Tensor, y: Tensor, ssim_weight: float = 1.0, gms_weight: float = 1.0
+) -> Tensor:
+    """ℓ² + λ_S (1 - SSIM) + λ_G (1 - MSGMS) of inpainted images y of images x: (N,).
+
+    Every pixel of y was hidden when it was guessed, so the loss is that of hidden pixels
+    only.
+
+    Args:
+        x, y: (N, C, H, W) of at least 24 pixels high and wide, x in [0, 1].
+        ssim_weight, gms_weight: λ_S and λ_G.
+
+    Source: Zavrtanik, Kristan & Skočaj 2021, eq. 4 to 6.
+    """
+    loss = similarity.mse(x, y)
+    if ssim_weight:
+        loss = loss + ssim_weight * (1 - similarity.ssim(x, y, data_range=1))
+    if gms_weight:
+        alike = similarity.ms_gms(x, y, data_range=1, scales=SCALES)
+        loss = loss + gms_weight * (1 - alike)
+    return loss
+
+
+def loss_map(
+    x: Tensor, y: Tensor, ssim_weight: float = 1.0, gms_weight: float = 1.0
+) -> Tensor:
+    """The same for every pixel: (N, H, W)."""
+    loss = similarity.mse_map(x, y)
+    if ssim_weight:
+        loss = loss + ssim_weight * (1 - similarity.ssim_map(x, y, data_range=1))
+    return loss + gms_weight * gradient_map(x, y) if gms_weight else loss
+
+
+def gradient_map(x: Tensor, y: Tensor) -> Tensor:
+    """1 - MSGMS around every pixel, (N, H, W) in [0, 1)."""
+    return 1 - similarity.ms_gms_map(x, y, data_range=1, scales=SCALES)
+
+
+def smooth(maps: Tensor, window: int) -> Tensor:
+    """Means over squares around every pixel, as far as they lie in the image: (N, H,
+    W), window odd.
+    """
+    return avg_pool2d(maps[:, None], window, 1, window // 2, count_include_pad=False)[
+        :, 0
+    ]
+
+
+def random_crops(images: Tensor, size: int) -> Tensor:
+    """One square of every image, at a random place: (N, C, H, W) to (N, C, size,
+    size).
+    """
+    rows, columns = (
+        torch.randint(n - size + 1, (len(images),)) for n in images.shape[2:]
+    )
+    places = zip(images, rows.tolist(), columns.tolist(), strict=True)
+    return torch.stack([x[:, i : i + size, j : j + size] for x, i, j in places])
+
+
+# -- the detector
+
+
+class Inpainting(Localizer):
+    """Reconstruction by inpainting (RIAD): the score is how badly hidden pixels are
+    guessed from visible ones.
+
+    Trained with Adam on random crops of normal images; each step hides squares of one
+    size, drawn from `cell_sizes`. Scoring inpaints the whole image once for each size,
+    always with the same masks, and averages the smoothed maps with equal weights.
+
+    Args:
+        cell_sizes: sides of the hidden squares, in pixels, each at most half of
+            `crop_size`. Of small ones the neighbours tell nearly everything; large ones
+            hide a defect whole.
+        n_sets: masks per size; each hides 1 / n_sets of the image.
+        ssim_weight, gms_weight: λ_S and λ_G of the loss, at least 0.
+        score: "loss", the loss of every pixel, as in the lecture; or "gms", one minus the
+            multi-scale gradient magnitude similarity, as in the paper.
+        smoothing: side of the square over which a map is averaged, odd; 21 in the paper,
+            for images of 256 × 256 pixels.
+        widths: channels of each level of the U-Net. (64, 128, 256, 512, 512) in the
+            paper.
+        crop_size: side of a training crop: at least 24, at most that of the images.
+        epochs: passes through the training images.
+        lr: Adam's step size.
+        image_score: "max" (as in the paper) or "mean" of the map.
+        seed: of the first weights, the crops, the masks and the order.
+        device: "auto", "cpu", "cuda", …
+
+    Images to be scored are at least 24 pixels high and wide; no size need be a multiple
+    of a cell's.
+
+    After `fit`: `network_`, a `UNet`, and `history_`, the mean loss of each epoch.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range.
+
+    Source: Zavrtanik, Kristan & Skočaj 2021, "Reconstruction by inpainting for visual
+    anomaly detection", Pattern Recognition 112.
+    """
+
+    any_size = True
+    batch_size = 8
+
+    def __init__(
+        self,
+        cell_sizes: Sequence[int] = (2, 4, 8),
+        n_sets: int = 3,
+        ssim_weight: float = 1.0,
+        gms_weight: float = 1.0,
+        score: str = "loss",
+        smoothing: int = 11,
+        widths: Sequence[int] = (16, 32, 64),
+        crop_size: int = 32,
+        epochs: int = 30,
+        lr: float = 2e-3,
+        image_score: str = "max",
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        super().__init__(seed=seed, device=device)
+        check_number("crop_size", crop_size, SMALLEST, whole=True)
+        self.cell_sizes = _check_numbers("cell_sizes", cell_sizes, crop_size // 2)
+        cells = (-(-crop_size // max(self.cell_sizes))) ** 2
+        check_number("n_sets", n_sets, 2, cells, whole=True)
+        check_number("ssim_weight", ssim_weight, 0)
+        check_number("gms_weight", gms_weight, 0)
+        check_choice("score", score, ("gms", "loss"))
+        check_number("smoothing", smoothing, 1, whole=True)
+        if smoothing % 2 == 0:
+            raise ValueError(f"smoothing: expected an odd number, got {smoothing}")
+        check_number("epochs", epochs, 1, whole=True)
+        check_number("lr", lr, 0, open_low=True)
+        check_choice("image_score", image_score, ("max", "mean"))
+        self.widths = _check_numbers("widths", widths)
+        self.n_sets, self.score, self.smoothing = n_sets, score, smoothing
+        self.ssim_weight, self.gms_weight = ssim_weight, gms_weight
+        self.crop_size, self.epochs, self.lr = crop_size, epochs, lr
+        self.image_score = image_score
+
+    def inpaint(self, images: object, cell_size: int) -> Tensor:
+        """What the network guesses for every pixel, hidden in squares of that side.
+
+        Args:
+            images: as for `fit`, of any height and width that can be scored.
+            cell_size: one of `cell_sizes`, or another.
+
+        Returns:
+            float32 (N, C, H, W), about in [0, 1].
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range; a size out of
+                its range.
+        """
+        return self._apply(lambda batch: self._inpaint(batch, cell_size), images)
+
+    def _build(self) -> None:
+        self.network_ = UNet(self.input_shape_[0], self.widths)
+
+    def _fit(self, images: object) -> None:
+        for batch in self._stream(images):  # all are checked before the training begins
+            if min(batch.shape[2:]) < self.crop_size:
+                raise ValueError(
+                    f"images: expected H, W of at least crop_size = {self.crop_size}, "
+                    f"got {tuple(batch.shape)}"
+                )
+        with seeded(self.seed):  # whatever was drawn to read the images
+            self._build()
+        self.history_ = train(
+            self.network_,
+            lambda batch: self._loss(random_crops(batch, self.crop_size)),
+            images,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def _loss(self, x: Tensor) -> Tensor:
+        """The mean loss of crops (B, C, size, size), with squares of one size, drawn."""
+        size = self.cell_sizes[int(torch.randint(len(self.cell_sizes), ()))]
+        y = inpaint(self.network_, x, cell_masks(*x.shape[2:], size, self.n_sets))
+        return inpainting_loss(x, y, self.ssim_weight, self.gms_weight).mean()
+
+    def _inpaint(self, batch: Tensor, cell_size: int) -> Tensor:
+        """Inpainted images; the masks are the same for every image."""
+        with seeded(self.seed):
+            masks = cell_masks(*batch.shape[2:], cell_size, self.n_sets)
+        return inpaint(self.network_, batch, masks)
+
+    def _map(self, batch: Tensor) -> Tensor:
+        if min(batch.shape[2:]) < SMALLEST:
+            raise ValueError(
+                f"images: expected H, W of at least {SMALLEST}, got {tuple(batch.shape)}"
+            )
+        maps = [self._residual(batch, size) for size in self.cell_sizes]
+        return smooth(sum(maps) / len(maps), self.smoothing)
+
+    def _residual(self, batch: Tensor, cell_size: int) -> Tensor:
+        y = self._inpaint(batch, cell_size)
+        if self.score == "gms":
+            return gradient_map(batch, y)
+        return loss_map(batch, y, self.ssim_weight, self.gms_weight)
+
+
+def _check_numbers(name: str, values: Sequence[int], most: int = 2**31) -> tuple:
+    """Positive integers as a tuple, refused where there is none."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(
+            f"{name}: expected a sequence of integers, got {type(values).__name__}"
+        )
+    if not values:
+        raise ValueError(f"{name}: expected at least one integer, got none")
+    for value in values:
+        check_number(name, value, 1, most, whole=True)
+    return tuple(values)
