@@ -1,0 +1,618 @@
+"""Deep SVDD and Deep SAD: a network that maps normal images close to one point.
+
+    image ──▶ network without biases ──▶ φ(s) ──▶ ‖φ(s) − c‖²
+
+The centre c is fixed before the training, at the mean of what the network makes of
+normal images. A network that could map every image to c would solve the task without
+having learned anything: this is the collapse that the constraints forbid.
+
+Sources: Ruff et al., Deep one-class classification, ICML 2018; Ruff et al., Deep
+semi-supervised anomaly detection, ICLR 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adlab._checks import check_choice, check_number
+from adlab.data import ImageSet
+from adlab.detector import Detector
+from adlab.training import resolve_device, seeded, train
+
+# -- the network
+
+
+def one_class_network(
+    shape: Sequence[int], widths: Sequence[int] = (8, 4), n_features: int = 32
+) -> nn.Sequential:
+    """A network from images (N, C, H, W) to φ (N, n_features), without biases and with
+    unbounded activations.
+
+    Each level is a 5 × 5 convolution, batch norm without parameters, leaky ReLU and max
+    pooling; a linear layer ends it. The default on 28 × 28 pixels is the LeNet of the
+    paper, with 7272 weights.
+
+    Args:
+        shape: of an image, (C, H, W).
+        widths: channels of each level.
+        n_features: dimension of φ.
+    """
+    layers, channels, *size = [], *shape
+    for width in widths:
+        layers += [
+            nn.Conv2d(channels, width, 5, padding=2, bias=False),
+            nn.BatchNorm2d(width, eps=1e-4, affine=False),
+            nn.LeakyReLU(),
+            nn.MaxPool2d(2),
+        ]
+        channels, size = width, [n // 2 for n in size]
+    flat = channels * math.prod(size)
+    layers += [nn.Flatten(), nn.Linear(flat, n_features, bias=False)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # faster
+
+
+def mirror_network(
+    shape: Sequence[int], widths: Sequence[int], n_features: int
+) -> nn.Sequential:
+    """The decoder of the pre-training, from φ back to images; it is thrown away after."""
+    sizes = [
+        [max(n >> level, 1) for n in shape[1:]] for level in range(len(widths) + 1)
+    ]
+    channels = [shape[0], *widths]
+    flat = channels[-1] * math.prod(sizes[-1])
+    layers = [nn.Linear(n_features, flat), nn.Unflatten(1, (channels[-1], *sizes[-1]))]
+    for level in reversed(range(len(widths))):
+        layers += [
+            nn.LeakyReLU(),
+            nn.Upsample(sizes[level]),
+            nn.Conv2d(channels[level + 1], channels[level], 5, padding=2),
+        ]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+_BOUNDED = (
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Hardtanh,  # and ReLU6, which is one
+    nn.Hardsigmoid,
+    nn.Softsign,
+    nn.Softmax,
+    nn.Softmin,
+)
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuse a network that could map every image to the centre.
+
+    Raises:
+        TypeError: not an nn.Module.
+        ValueError: a layer with a bias, or a bounded activation; the message names it.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network: expected an nn.Module or None, got {type(network).__name__}"
+        )
+    for name, module in network.named_modules():
+        layer = f"{type(module).__name__} {name!r}"
+        if getattr(module, "bias", None) is not None:
+            raise ValueError(
+                f"network: expected no bias, got one in {layer}; with zero weights a bias alone can put "
+                "every image on the centre (bias=False; affine=False for a norm)"
+            )
+        if isinstance(module, _BOUNDED):
+            raise ValueError(
+                f"network: expected unbounded activations, got {layer}; a saturated feature is a constant, "
+                "and a constant feature is a bias"
+            )
+
+
+def check_behaviour(network: nn.Module, images: Tensor) -> None:
+    """Refuse a network that is not (B, C, H, W) to (B, n_features), or hides a bias or
+    a bound where `check_network` cannot see it.
+
+    The black image must be mapped to zero, and brighter images without limit.
+
+    Raises:
+        ValueError: it does not.
+    """
+    probe = copy.deepcopy(network).eval()
+    for norm in _batch_norms(probe):
+        norm.reset_running_stats()
+    with torch.no_grad():
+        output, black, bright = (probe(images * gain) for gain in (1, 0, 1e3))
+    if output.ndim != 2 or len(output) != len(images):
+        raise ValueError(
+            f"network: expected features of shape ({len(images)}, n_features), got {tuple(output.shape)}"
+        )
+    if float(black.abs().max()) > 1e-6:
+        raise ValueError(
+            f"network: expected zero for a black image, got up to {float(black.abs().max()):.4g}; "
+            "what does not depend on the image acts as a bias"
+        )
+    if float(bright.norm()) < 100 * float(output.norm()):
+        growth = float(bright.norm() / output.norm().clamp_min(1e-12))
+        raise ValueError(
+            f"network: expected features that grow with the image, got {growth:.3g} times as large "
+            "for a thousand times the brightness; some activation or norm bounds them"
+        )
+
+
+def _batch_norms(network: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+
+
+def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of the batch norms to their mean over the batches, and leave
+    the network in eval mode.
+
+    At the start they say nothing, and in training they lag behind the weights.
+    """
+    norms = _batch_norms(network)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+    network.train()
+    with torch.no_grad():
+        for batch in batches if norms else ():
+            network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+# -- centre, radius, losses
+
+
+def place_centre(features: Tensor, eps: float = 0.1) -> Tensor:
+    """The mean of features (N, D), where no coordinate is closer to zero than eps: (D,).
+
+    The smaller ones, zero itself among them, become ±eps: a weight of zero would reach
+    a coordinate that is zero for any image.
+    """
+    centre = features.double().mean(0)
+    edge = torch.where(centre < 0, -eps, eps)
+    return torch.where(centre.abs() < eps, edge, centre).to(features.dtype)
+
+
+def squared_distance(features: Tensor, centre: Tensor) -> Tensor:
+    """‖φ − c‖² of features (N, D): (N,)."""
+    return (features - centre).square().sum(1)
+
+
+def one_class_loss(distance: Tensor) -> Tensor:
+    """The mean of squared distances (N,)."""
+    return distance.mean()
+
+
+def soft_boundary_loss(distance: Tensor, radius: float | Tensor, nu: float) -> Tensor:
+    """R² + mean(max(0, d − R²)) / ν, for squared distances d (N,)."""
+    return radius**2 + (distance - radius**2).relu().mean() / nu
+
+
+def best_radius(distance: Tensor, nu: float) -> float:
+    """The R that minimises the soft-boundary loss: a share of at most ν of the squared
+    distances (N,) is larger than R², which is their (1 − ν) quantile.
+    """
+    outside = math.floor(nu * len(distance) + 1e-9)
+    kept = len(distance) - min(outside, len(distance) - 1)
+    return math.sqrt(float(distance.double().kthvalue(kept).values))
+
+
+def deep_sad_terms(
+    distance: Tensor, target: int, eta: float = 1.0, eps: float = 1e-6
+) -> Tensor:
+    """What each image adds to the loss of Deep SAD, (N,): its squared distance d; η · d
+    if it is known to be normal, η / d if anomalous.
+
+    Args:
+        distance: squared distances (N,).
+        target: 0 not labelled, 1 normal, -1 anomalous.
+        eta: η, the weight of labelled images.
+        eps: added to d where it is divided by.
+
+    Source: Ruff et al. 2020, eq. 7.
+    """
+    if target == 0:
+        return distance
+    return eta * (distance if target == 1 else 1 / (distance + eps))
+
+
+def relative_spread(features: Tensor, centre: Tensor) -> float:
+    """Root mean square distance of features (N, D) to their own mean, in units of ‖c‖.
+
+    Zero where all images have become one point: a collapse, whatever the point.
+    """
+    features = features.double()
+    scatter = (features - features.mean(0)).square().sum(1).mean().sqrt()
+    return float(scatter / centre.double().norm())
+
+
+class CollapseError(ArithmeticError):
+    """The network maps all training images to one point: its scores would be noise."""
+
+
+# -- detectors
+
+
+class _OneClass(Detector):
+    """What both detectors share: network, pre-training, centre, and the check for a
+    collapse.
+    """
+
+    smallest_spread = 1e-3  # of the training images; less is a collapse
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        n_features: int,
+        network: nn.Module | None,
+        pretrain_epochs: int,
+        epochs: int,
+        lr: float,
+        weight_decay: float,
+        batch_size: int,
+        *,
+        seed: int,
+        device: str,
+    ):
+        for name, value in {"n_features": n_features, "batch_size": batch_size}.items():
+            check_number(name, value, 1, whole=True)
+        for name, value in {
+            "pretrain_epochs": pretrain_epochs,
+            "epochs": epochs,
+        }.items():
+            check_number(name, value, 0, whole=True)
+        check_number("lr", lr, 0, open_low=True)
+        check_number("weight_decay", weight_decay, 0)
+        if network is not None:
+            check_network(network)
+        super().__init__(seed=seed, device=device)
+        self.widths, self.n_features, self.network = (
+            _check_widths(widths),
+            n_features,
+            network,
+        )
+        self.pretrain_epochs, self.epochs, self.batch_size = (
+            pretrain_epochs,
+            epochs,
+            batch_size,
+        )
+        self.lr, self.weight_decay = lr, weight_decay
+
+    def _build(self) -> None:
+        if self.network is None:
+            self.network_ = one_class_network(
+                self.input_shape_, self.widths, self.n_features
+            )
+        else:
+            self.network_ = copy.deepcopy(self.network)
+
+    def _fit(self, images: object) -> None:
+        first = next(self._stream(images))
+        self._check_size()
+        with seeded(self.seed):  # once more: to read a DataLoader draws random numbers
+            self._build()
+        self.network_.to(resolve_device(self.device))
+        check_behaviour(self.network_, first)
+        self.pretrain_history_, self.history_ = [], []
+        if self.pretrain_epochs:
+            self._pretrain(images)
+        settle(self.network_, self._stream(images))
+        self.centre_ = place_centre(self._features(images))
+        if self.epochs:
+            self._train(images)
+            settle(self.network_, self._stream(images))
+        self._finish(self._features(images))
+
+    def _check_size(self) -> None:
+        smallest = 2 ** len(self.widths)
+        if self.network is None and min(self.input_shape_[1:]) < smallest:
+            raise ValueError(
+                f"images: expected H, W of at least {smallest} for {len(self.widths)} levels, "
+                f"got {tuple(self.input_shape_[1:])}"
+            )
+
+    def _pretrain(self, images: object) -> None:
+        """Train the network as the encoder of an autoencoder, with the squared error."""
+        n_features = self._features(next(self._stream(images))).shape[1]
+        with seeded(self.seed):
+            decoder = mirror_network(self.input_shape_, self.widths, n_features)
+        autoencoder = nn.Sequential(self.network_, decoder)
+
+        def error(batch: Tensor) -> Tensor:
+            return (autoencoder(batch) - batch).square().flatten(1).sum(1).mean()
+
+        self.pretrain_history_ = self._run(
+            autoencoder, error, images, self.pretrain_epochs
+        )
+
+    def _run(
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        images: object,
+        epochs: int,
+    ) -> list[float]:
+        return train(
+            network,
+            loss,
+            images,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def _train(self, images: object) -> None:
+        raise NotImplementedError
+
+    def _features(self, images: object) -> Tensor:
+        with torch.no_grad():
+            self.network_.eval()
+            return torch.cat([self.network_(batch) for batch in self._stream(images)])
+
+    def _distance(self, batch: Tensor) -> Tensor:
+        return squared_distance(self.network_(batch), self.centre_)
+
+    def _finish(self, features: Tensor) -> None:
+        """Refuse a collapse; `features` are those of all training images."""
+        spread = relative_spread(features, self.centre_)
+        if not spread > self.smallest_spread:
+            raise CollapseError(
+                f"network: expected representations that differ, got all training images within {spread:.2g} "
+                f"of one point, in units of the centre's length; fewer epochs or less weight_decay may help, "
+                "and images that are all alike cannot be learned from"
+            )
+
+    def represent(self, images: object) -> Tensor:
+        """φ(s), float32 (N, n_features).
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        return self._apply(lambda batch: self.network_(batch), images)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return self._distance(batch)
+
+
+def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(
+            f"widths: expected a sequence of integers, got {type(widths).__name__}"
+        )
+    for width in widths:
+        check_number("widths", width, 1, whole=True)
+    return tuple(widths)
+
+
+class DeepSVDD(_OneClass):
+    """Deep support vector data description: the score is the squared distance of φ(s)
+    to the centre; with the soft boundary, less the squared radius.
+
+    Training images are streamed. Should the network map all of them to one point, `fit`
+    raises a `CollapseError`.
+
+    Args:
+        objective: "one-class", the mean squared distance; or "soft-boundary", the
+            smallest ball outside of which a share ν may lie.
+        nu: ν in (0, 1), of the soft boundary; unused otherwise.
+        warm_up: epochs, at least one, in which the soft boundary is trained as
+            one-class: a radius means little before the distances have settled.
+        widths: channels of each level of the network.
+        n_features: dimension of φ.
+        network: one's own, (B, C, H, W) to (B, n_features), without biases or bounded
+            activations; it is copied. A detector with one cannot be saved.
+        pretrain_epochs: passes as an autoencoder before the centre is placed.
+        epochs: passes through the training images; 0 leaves the network as it was when
+            the centre was placed, a control.
+        lr: Adam's step size.
+        weight_decay: λ.
+        batch_size: images per step.
+        seed: of the first weights and the order of the images.
+        device: "auto", "cpu", "cuda", …
+
+    After fitting, `network_` is φ, `centre_` c, `radius_` R of the soft boundary (0
+    where one-class), `history_` and `pretrain_history_` the mean loss of each epoch.
+
+    Source: Ruff et al., Deep one-class classification, ICML 2018; equations 3 and 4.
+    """
+
+    def __init__(
+        self,
+        objective: str = "one-class",
+        nu: float = 0.1,
+        warm_up: int = 10,
+        widths: Sequence[int] = (8, 4),
+        n_features: int = 32,
+        network: nn.Module | None = None,
+        pretrain_epochs: int = 20,
+        epochs: int = 50,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-6,
+        batch_size: int = 64,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_choice("objective", objective, ("one-class", "soft-boundary"))
+        check_number("nu", nu, 0, 1, open_low=True, open_high=True)
+        check_number("warm_up", warm_up, 1, whole=True)
+        super().__init__(
+            widths,
+            n_features,
+            network,
+            pretrain_epochs,
+            epochs,
+            lr,
+            weight_decay,
+            batch_size,
+            seed=seed,
+            device=device,
+        )
+        self.objective, self.nu, self.warm_up = objective, nu, warm_up
+
+    def _train(self, images: object) -> None:
+        loss = self._one_class
+        if self.objective == "soft-boundary":
+            loss = self._soft_boundary(sum(map(len, self._stream(images))))
+        self.history_ = self._run(self.network_, loss, images, self.epochs)
+
+    def _one_class(self, batch: Tensor) -> Tensor:
+        return one_class_loss(self._distance(batch))
+
+    def _soft_boundary(self, n: int) -> Callable[[Tensor], Tensor]:
+        """The loss of a batch. Whenever all n training images have passed, the radius
+        is set anew, from the distances of all of them; in the warm-up, the loss is the
+        one-class one.
+        """
+        passed, epoch, radius = [], 0, 0.0
+
+        def loss(batch: Tensor) -> Tensor:
+            nonlocal passed, epoch, radius
+            distance = self._distance(batch)
+            hard = epoch < self.warm_up
+            value = (
+                one_class_loss(distance)
+                if hard
+                else soft_boundary_loss(distance, radius, self.nu)
+            )
+            passed.append(distance.detach())
+            if sum(map(len, passed)) >= n:
+                radius = best_radius(torch.cat(passed), self.nu)
+                passed, epoch = [], epoch + 1
+            return value
+
+        return loss
+
+    def _finish(self, features: Tensor) -> None:
+        super()._finish(features)
+        distance = squared_distance(features, self.centre_)
+        soft = self.objective == "soft-boundary"
+        self.radius_ = best_radius(distance, self.nu) if soft else 0.0
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return self._distance(batch) - self.radius_**2
+
+
+class DeepSAD(_OneClass):
+    """Deep semi-supervised anomaly detection: Deep SVDD that also learns from a few
+    labelled images. Known anomalies are pushed away from the centre.
+
+    The score is the squared distance of φ(s) to the centre. Without labels, training is
+    that of the one-class Deep SVDD.
+
+    Args:
+        eta: η, the weight of a labelled image; that of an unlabelled one is 1.
+        widths, n_features, network, pretrain_epochs, epochs, lr, weight_decay,
+            batch_size, seed, device: as of `DeepSVDD`.
+
+    After fitting, `network_` is φ, `centre_` c, `history_` and `pretrain_history_` the
+    mean loss of each epoch.
+
+    Source: Ruff et al., Deep semi-supervised anomaly detection, ICLR 2020; equation 7.
+    """
+
+    def __init__(
+        self,
+        eta: float = 1.0,
+        widths: Sequence[int] = (8, 4),
+        n_features: int = 32,
+        network: nn.Module | None = None,
+        pretrain_epochs: int = 20,
+        epochs: int = 50,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-6,
+        batch_size: int = 64,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        check_number("eta", eta, 0)
+        super().__init__(
+            widths,
+            n_features,
+            network,
+            pretrain_epochs,
+            epochs,
+            lr,
+            weight_decay,
+            batch_size,
+            seed=seed,
+            device=device,
+        )
+        self.eta = eta
+
+    def fit(self, images: object, labelled: ImageSet | None = None) -> DeepSAD:
+        """Learn from images without labels, mostly normal, and a few with.
+
+        Args:
+            images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet (its labels are
+                not looked at), torch Dataset or DataLoader. They place the centre.
+            labelled: images of the same shape with labels, 0 normal and 1 anomalous.
+
+        Returns:
+            The detector itself. Should fitting fail, it stays as it was.
+
+        Raises:
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        if labelled is not None and not isinstance(labelled, ImageSet):
+            raise TypeError(
+                f"labelled: expected an ImageSet or None, got {type(labelled).__name__}"
+            )
+        super().fit((images, labelled))
+        return self
+
+    def _fit(self, images: object) -> None:
+        images, labelled = images
+        next(self._stream(images))
+        self._groups = self._group(labelled)
+        super()._fit(images)
+        del self._groups
+
+    def _group(self, labelled: ImageSet | None) -> list[tuple[int, Tensor]]:
+        """Targets and images of the labelled normals and of the labelled anomalies,
+        those that there are.
+        """
+        if labelled is None or len(labelled) == 0:
+            return []
+        images = torch.cat(list(self._stream(labelled)))
+        groups = [(1, images[labelled.labels == 0]), (-1, images[labelled.labels == 1])]
+        return [(target, group) for target, group in groups if len(group)]
+
+    def _train(self, images: object) -> None:
+        n = sum(map(len, self._stream(images)))
+        self.history_ = self._run(
+            self.network_, lambda batch: self._loss(batch, n), images, self.epochs
+        )
+
+    def _loss(self, batch: Tensor, n: int) -> Tensor:
+        """The loss estimated from a stratified batch: each group is drawn by itself and
+        enters with its share of all images, so none is missed however small.
+        """
+        parts = [(0, n, batch)]
+        for target, group in self._groups:
+            size = max(1, round(len(batch) * len(group) / n))
+            rows = torch.randint(len(group), (size,), device=group.device)
+            parts.append((target, len(group), group[rows]))
+        sizes = [len(part) for _, _, part in parts]
+        distances = self._distance(torch.cat([part for *_, part in parts])).split(sizes)
+        total = sum(count for _, count, _ in parts)
+        return sum(
+            count / total * deep_sad_terms(distance, target, self.eta).mean()
+            for (target, count, _), distance in zip(parts, distances, strict=True)
+        )

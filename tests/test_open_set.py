@@ -1,0 +1,541 @@
+"""Open-set recognition, against SciPy, loops over pairs and closed forms."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from scipy.special import logsumexp, softmax
+from scipy.stats import weibull_min
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader, TensorDataset
+
+from adlab import decision
+from adlab.data import ImageSet
+from adlab.open_set import (
+    SCORES,
+    UNKNOWN,
+    OpenMax,
+    OpenSetClassifier,
+    convolutional_classifier,
+    energy_score,
+    fit_weibull,
+    logits_of,
+    max_logit_score,
+    msp_score,
+    open_set_measures,
+    random_shift,
+    random_symmetry,
+    train_classifier,
+)
+
+
+def some_logits(n=60, n_classes=5, seed=0):
+    """Float64 (n, n_classes), of both signs."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, 4, (n, n_classes)))
+
+
+def clusters(n=60, n_classes=4, seed=0):
+    """Logits as of a trained classifier, around 6 for the right class and 0 for the
+    others, and labels.
+    """
+    labels = torch.arange(n * n_classes) % n_classes
+    noise = some_logits(len(labels), n_classes, seed) / 4
+    return 6 * nn.functional.one_hot(labels, n_classes) + noise, labels
+
+
+def pictures(n=40, channels=1, size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, channels, size, size, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A classifier of four classes whose batch normalisation has seen data."""
+    net = convolutional_classifier(4, widths=(4, 6))
+    train_classifier(net, pictures(), torch.arange(40) % 4, epochs=1)
+    return net
+
+
+# Scores
+
+
+def test_scores_are_those_of_scipy():
+    logits = some_logits()
+    p = softmax(logits.numpy(), 1).max(1)
+    np.testing.assert_allclose(msp_score(logits), 1 - p, rtol=1e-9, atol=1e-14)
+    np.testing.assert_array_equal(max_logit_score(logits), -logits.numpy().max(1))
+    for t in (0.3, 1, 7):
+        expected = -t * logsumexp(logits.numpy() / t, axis=1)
+        np.testing.assert_allclose(energy_score(logits, t), expected, rtol=1e-12)
+
+
+def test_log_msp_is_max_logit_minus_logsumexp():
+    logits = some_logits()
+    log_msp = torch.log1p(-msp_score(logits))
+    difference = -max_logit_score(logits) + energy_score(logits)
+    np.testing.assert_allclose(log_msp, difference, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("t", [0.01, 1, 30])
+def test_energy_bounds_the_max_logit(t):
+    logits = some_logits()
+    top, minus_energy = -max_logit_score(logits), -energy_score(logits, t)
+    assert (minus_energy - t * math.log(5) <= top + 1e-9).all()
+    assert (top <= minus_energy + 1e-9).all()
+
+
+def test_a_cold_energy_is_the_max_logit_and_a_hot_one_the_mean():
+    logits = some_logits()
+    cold, t = energy_score(logits, 1e-4), 1e6
+    np.testing.assert_allclose(cold, max_logit_score(logits), rtol=1e-9)
+    hot = -(energy_score(logits, t) + t * math.log(5))
+    np.testing.assert_allclose(hot, logits.mean(1), atol=1e-3)
+
+
+def test_temperature_reorders_samples():
+    pair = torch.tensor([[5.0, 0, 0, 0], [4.5, 4.4, 4.4, 4.4]])
+    assert max_logit_score(pair).diff() > 0 > energy_score(pair).diff()
+    assert energy_score(pair, 0.05).diff() > 0
+
+
+def test_only_the_msp_ignores_what_is_added_to_all_logits():
+    logits, constants = some_logits(), 5 * some_logits(60, 1, seed=1)
+    moved = logits + constants
+    np.testing.assert_allclose(msp_score(moved), msp_score(logits), rtol=1e-9)
+    for score in (max_logit_score, energy_score, partial(energy_score, temperature=3)):
+        shift = (score(logits) - score(moved))[:, None]
+        np.testing.assert_allclose(shift, constants, rtol=1e-9, atol=1e-9)
+    order = max_logit_score(logits).argsort()
+    assert not torch.equal(max_logit_score(moved).argsort(), order)
+
+
+def test_energy_has_either_sign():
+    assert energy_score([[3.0, 1]]) < 0 < energy_score([[-3.0, -9]])
+
+
+def test_confident_answers_are_not_tied():
+    gaps = torch.arange(10.0, 60, 5)
+    logits = torch.stack([gaps, torch.zeros(10), torch.zeros(10)], 1)
+    assert (msp_score(logits).float().diff() < 0).all()
+    np.testing.assert_allclose(energy_score(logits), -gaps, atol=1e-3)
+
+
+@pytest.mark.parametrize("score", [*SCORES.values(), OpenMax(10).fit(*clusters())])
+def test_flat_small_logits_are_more_unknown_than_peaked_ones(score):
+    peaked, flat = torch.tensor([[6.0, 0, 0, 0]]), torch.full((1, 4), 0.4)
+    assert score(flat) > score(peaked)
+
+
+@pytest.mark.parametrize("score", [*SCORES.values(), OpenMax(10).fit(*clusters())])
+def test_a_score_does_not_depend_on_the_batch(score):
+    logits = some_logits(30, 4)
+    whole = score(logits)
+    assert whole.shape == (30,)
+    assert whole.dtype == torch.float64
+    single = torch.cat([score(row[None]) for row in logits])
+    np.testing.assert_allclose(whole, single, rtol=1e-12)
+    np.testing.assert_allclose(score(logits.flip(0)).flip(0), whole, rtol=1e-12)
+    np.testing.assert_allclose(score(logits.numpy()), whole, rtol=1e-12)
+
+
+# Weibull and OpenMax
+
+
+def likeliest_weibull(x):
+    """Shape and scale from the equations of the likelihood, by root finding."""
+    x, log_x = x / x.max(), np.log(x / x.max())
+
+    def equation(k):
+        return (x**k @ log_x) / (x**k).sum() - 1 / k - log_x.mean()
+
+    k = brentq(equation, 1e-2, 1e4)
+    return k, (x**k).mean() ** (1 / k)
+
+
+@pytest.mark.parametrize(("shape", "scale"), [(0.7, 2), (2, 0.01), (30, 8), (5, 1e3)])
+def test_weibull_is_the_likeliest(shape, scale):
+    x = weibull_min.rvs(shape, scale=scale, size=40, random_state=1)
+    k, relative = likeliest_weibull(x)
+    np.testing.assert_allclose(fit_weibull(x), (k, relative * x.max()), rtol=1e-3)
+    expected = weibull_min.fit(x, floc=0)
+    np.testing.assert_allclose(fit_weibull(x), (expected[0], expected[2]), rtol=1e-9)
+
+
+def test_weibull_finds_what_the_data_were_drawn_from():
+    x = weibull_min.rvs(3, scale=2, size=20_000, random_state=0)
+    np.testing.assert_allclose(fit_weibull(x), (3, 2), rtol=0.02)
+
+
+def test_openmax_is_fitted_to_the_tails_of_correct_samples():
+    logits, labels = clusters()
+    model = OpenMax(tail_size=12).fit(logits, labels)
+    for c in range(4):
+        own = logits[labels == c].numpy()
+        own = own[own.argmax(1) == c]
+        distances = np.sort([np.linalg.norm(v - own.mean(0)) for v in own])
+        k, relative = likeliest_weibull(distances[-12:])
+        np.testing.assert_allclose(model.means_[c], own.mean(0), rtol=1e-12)
+        assert float(model.shapes_[c]) == pytest.approx(k, rel=1e-3)
+        assert float(model.scales_[c]) == pytest.approx(
+            relative * distances[-1], rel=1e-3
+        )
+        expected = weibull_min.cdf(
+            [np.linalg.norm(v - own.mean(0)) for v in some_logits(20, 4).numpy()],
+            float(model.shapes_[c]),
+            scale=float(model.scales_[c]),
+        )
+        far = model.far(some_logits(20, 4))[:, c]
+        np.testing.assert_allclose(far, expected, rtol=1e-9, atol=1e-15)
+
+
+def test_misclassified_samples_teach_openmax_nothing():
+    logits, labels = clusters()
+    wrong = logits.roll(1, 1)  # the largest logit is that of the next class
+    both = OpenMax(10).fit(torch.cat([logits, wrong]), torch.cat([labels, labels]))
+    correct = logits.argmax(1) == labels
+    alone = OpenMax(10).fit(logits[correct], labels[correct])
+    assert not (wrong.argmax(1) == labels)[correct].any()
+    np.testing.assert_allclose(both.means_, alone.means_, atol=0.2)
+    kept = (wrong.argmax(1) == labels).nonzero()[:, 0]
+    again = OpenMax(10).fit(
+        torch.cat([logits[correct], wrong[kept]]),
+        torch.cat([labels[correct], labels[kept]]),
+    )
+    np.testing.assert_allclose(both.means_, again.means_, rtol=1e-12)
+    np.testing.assert_allclose(both.shapes_, again.shapes_, rtol=1e-9)
+
+
+def openmax_by_loops(model, v, alpha):
+    """The formula of the paper for one sample with positive logits: probabilities,
+    unknown last.
+    """
+    revised, unknown = v.copy(), 0.0
+    for i, c in enumerate(np.argsort(-v)[:alpha], start=1):
+        distance = np.linalg.norm(v - model.means_[c].numpy())
+        cdf = weibull_min.cdf(
+            distance, float(model.shapes_[c]), scale=float(model.scales_[c])
+        )
+        w = 1 - (alpha - i + 1) / alpha * cdf
+        revised[c] = v[c] * w
+        unknown += v[c] * (1 - w)
+    return softmax([*revised, unknown])
+
+
+@pytest.mark.parametrize("alpha", [1, 2, 4])
+def test_openmax_is_the_formula_of_the_paper(alpha):
+    model = OpenMax(10, alpha).fit(*clusters())
+    logits = some_logits(40, 4).abs()
+    expected = [openmax_by_loops(model, v, alpha) for v in logits.numpy()]
+    np.testing.assert_allclose(model.revise(logits).softmax(1), expected, rtol=1e-9)
+    p = np.array(expected)[:, UNKNOWN]
+    np.testing.assert_allclose(model(logits), np.log(p / (1 - p)), rtol=1e-6)
+
+
+def test_all_classes_are_revised_by_default():
+    one, other = OpenMax(10).fit(*clusters()), OpenMax(10, 4).fit(*clusters())
+    assert torch.equal(one(some_logits(30, 4)), other(some_logits(30, 4)))
+
+
+def test_openmax_near_the_means_is_a_softmax_with_a_zero_logit_more():
+    model = OpenMax(10).fit(*clusters())
+    model.scales_ = model.scales_ * 1e9  # no sample is far from anything
+    logits = some_logits(30, 4)
+    with_zero = np.hstack([logits.numpy(), np.zeros((30, 1))])
+    ours = model.revise(logits).softmax(1)
+    np.testing.assert_allclose(ours, softmax(with_zero, 1), rtol=1e-9)
+    np.testing.assert_allclose(model(logits), energy_score(logits), rtol=1e-9)
+
+
+def test_no_logit_rises_and_far_ones_become_unknown():
+    model = OpenMax(10).fit(*clusters())
+    logits = torch.cat([some_logits(50, 4), -some_logits(50, 4).abs()])
+    revised = model.revise(logits)
+    assert (revised[:, :UNKNOWN] <= logits).all()
+    assert (revised[:, UNKNOWN] >= 0).all()
+    assert torch.equal(revised[50:, :UNKNOWN], logits[50:])
+    far = torch.tensor([[60.0, 50, 0, 0]])  # confident, and like nothing seen before
+    assert msp_score(far) < 1e-4
+    assert model.revise(far).argmax(1) == 4
+
+
+def test_openmax_refuses_before_it_is_fitted():
+    with pytest.raises(NotFittedError, match="openmax"):
+        OpenMax()(some_logits())
+
+
+# Measures
+
+
+def test_measures_are_those_of_all_pairs():
+    rng = np.random.default_rng(0)
+    known, unknown = rng.integers(0, 9, 40) * 0.5, rng.integers(3, 12, 30) * 0.5
+    correct = rng.random(40) < 0.8
+    m = open_set_measures(known, correct, unknown)
+    above = [[(u > k) + 0.5 * (u == k) for u in unknown] for k in known]
+    assert m.accuracy == correct.mean()
+    assert m.auroc == pytest.approx(np.mean(above))
+    truth = np.repeat([0, 1], [40, 30])
+    assert m.auroc == pytest.approx(roc_auc_score(truth, np.append(known, unknown)))
+    assert m.oscr == pytest.approx(np.mean(np.array(above) * correct[:, None]))
+    assert m.oscr <= m.accuracy
+    perfect = open_set_measures(known, np.ones(40, bool), unknown)
+    assert perfect.oscr == pytest.approx(perfect.auroc)
+
+
+def test_both_conventions_of_fpr95():
+    known, unknown = np.arange(20.0), 10.25 + np.arange(40.0) ** 2 / 50
+    m = open_set_measures(known, np.ones(20, bool), unknown)
+    assert m.fpr95 == 0.45  # 38 of 40 unknown lie above 10.3, and so do 11 to 19
+    assert m.accepted95 == 0.5  # 19 of 20 known lie up to 18, and so do 20 unknown
+    swapped = open_set_measures(-unknown, np.ones(40, bool), -known)
+    assert swapped.accepted95 == m.fpr95
+
+
+# From closed set to open set
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_one_call_opens_a_classifier(network, name):
+    images, known = pictures(20, seed=3), pictures(50, seed=2)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    model = OpenSetClassifier(network, name, fpr=0.1).fit(known)
+    logits = logits_of(network, images)
+    scores = model.anomaly_score(images)
+    np.testing.assert_allclose(scores, SCORES[name](logits), rtol=1e-5)
+    expected = torch.where(scores > model.threshold_, UNKNOWN, logits.argmax(1))
+    assert torch.equal(model.predict(images), expected)
+    assert model.predict(images).dtype == torch.int64
+    assert all(
+        torch.equal(value, before[k]) for k, value in network.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_threshold_is_on_the_side_of_the_unknown(network, name):
+    """A quantile of 0.01, as one reads it somewhere, would reject nearly all known."""
+    known = pictures(200, seed=2)
+    model = OpenSetClassifier(network, name, fpr=0.05).fit(known)
+    scores = model.anomaly_score(known)
+    assert model.threshold_ == decision.quantile_threshold(scores, 0.05)
+    assert 0.03 <= float((scores > model.threshold_).double().mean()) <= 0.05
+    assert float((model.predict(known) == UNKNOWN).double().mean()) <= 0.05
+
+
+def test_openmax_opens_a_classifier_too(network):
+    images = pictures(40, seed=3)
+    logits = logits_of(network, images)
+    openmax = (
+        OpenMax(5, 2).fit(logits.repeat(2, 1), logits.argmax(1).repeat(2))
+        if (torch.bincount(logits.argmax(1), minlength=4).min() >= 3)
+        else OpenMax(10).fit(*clusters())
+    )
+    model = OpenSetClassifier(network, openmax).fit(images)
+    np.testing.assert_allclose(
+        model.anomaly_score(images), openmax(logits), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_scores_do_not_depend_on_the_batch_or_the_mode_of_the_network(network):
+    images = pictures(12, seed=3)
+    model = OpenSetClassifier(network).fit(pictures(50, seed=2))
+    scores = model.anomaly_score(images)
+    single = torch.cat([model.anomaly_score(image[None]) for image in images])
+    np.testing.assert_allclose(scores, single, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.anomaly_score(images.flip(0)), scores.flip(0), rtol=1e-5, atol=1e-6
+    )
+    network.train()
+    try:
+        assert torch.equal(model.anomaly_score(images), scores)
+        assert network.training
+    finally:
+        network.eval()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        ImageSet,
+        TensorDataset,
+        lambda images: DataLoader(TensorDataset(images), 7),
+        lambda images: images.numpy(),
+    ],
+)
+def test_images_may_come_as_a_stream(network, wrap):
+    images = pictures(50, seed=2)
+    model = OpenSetClassifier(network).fit(images)
+    other = OpenSetClassifier(network).fit(wrap(images))
+    assert other.threshold_ == pytest.approx(model.threshold_, rel=1e-5)
+    np.testing.assert_allclose(
+        other.anomaly_score(wrap(images)), model.anomaly_score(images), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        logits_of(network, wrap(images), 9), logits_of(network, images), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "name"),
+    [(nn.Softmax(1), "got probabilities"), (nn.LogSoftmax(1), "got log-probabilities")],
+)
+def test_probabilities_are_not_taken_for_logits(network, last, name):
+    """The max-logit of probabilities is the MSP, and the energy of log-probabilities is
+    constant.
+    """
+    normalised = nn.Sequential(network, last)
+    for call in (
+        lambda: logits_of(normalised, pictures()),
+        lambda: OpenSetClassifier(normalised).fit(pictures()),
+        lambda: train_classifier(normalised, pictures(), torch.arange(40) % 4),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+
+
+def test_a_classifier_of_ones_own_is_not_written_to_a_file(network, tmp_path):
+    model = OpenSetClassifier(network).fit(pictures(50))
+    with pytest.raises(TypeError, match="a file can hold"):
+        model.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_fit_leaves_the_threshold(network):
+    model = OpenSetClassifier(network).fit(pictures(50))
+    threshold = model.threshold_
+    with pytest.raises(ValueError, match="images: expected at least 19"):
+        model.fit(pictures(18))
+    assert model.threshold_ == threshold
+    with pytest.raises(NotFittedError):
+        OpenSetClassifier(network).predict(pictures())
+
+
+# Training
+
+
+def linear(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+def test_first_loss_is_the_smoothed_cross_entropy(smoothing):
+    images, labels, net = pictures(), torch.arange(40) % 4, linear()
+    log_p = np.log(softmax(net(images).detach().double().numpy(), 1))
+    target = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    options = {"epochs": 1, "batch_size": 40, "label_smoothing": smoothing}
+    history = train_classifier(net, images, labels, **options)
+    assert history == [pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-5)]
+
+
+def test_smoothing_keeps_the_logits_small():
+    images, labels, tops = pictures(), torch.arange(40) % 4, []
+    for smoothing in (0, 0.3):
+        net = linear()
+        train_classifier(
+            net, images, labels, epochs=150, lr=0.3, label_smoothing=smoothing
+        )
+        logits = logits_of(net, images)
+        tops.append(float((logits.amax(1) - logits.mean(1)).mean()))
+    assert tops[1] < 0.6 * tops[0]
+
+
+def step_sizes(schedule):
+    seen = []
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        labels = torch.arange(40) % 4
+        options = {"epochs": 3, "batch_size": 16, "lr": 0.1, "schedule": schedule}
+        train_classifier(linear(), pictures(), labels, **options)
+    finally:
+        hook.remove()
+    return seen
+
+
+def test_step_sizes_follow_the_schedule():
+    np.testing.assert_allclose(step_sizes("constant"), np.full(9, 0.1))
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(9) / 9))
+    np.testing.assert_allclose(step_sizes("cosine"), expected)
+
+
+def test_training_is_deterministic_and_leaves_the_callers_random_numbers():
+    images, labels = pictures(), torch.arange(40) % 4
+
+    def run(seed):
+        net = convolutional_classifier(4, widths=(3,), seed=seed)
+        state = torch.get_rng_state()
+        history = train_classifier(
+            net, images, labels, epochs=2, augment=random_shift, seed=seed
+        )
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not net.training
+        return history, logits_of(net, images)
+
+    (history, logits), again, other = run(1), run(1), run(2)
+    assert len(history) == 2
+    assert history == again[0]
+    assert torch.equal(logits, again[1])
+    assert not torch.equal(logits, other[1])
+
+
+def test_a_diverging_loss_is_reported():
+    with pytest.raises(FloatingPointError, match="loss: expected a finite value"):
+        train_classifier(linear(), pictures(), torch.arange(40) % 4, epochs=9, lr=1e30)
+
+
+def test_symmetries_are_the_eight_of_the_square():
+    image = torch.arange(9.0).view(1, 1, 3, 3) / 9
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = random_symmetry(image.expand(200, 1, 3, 3))
+    expected = {
+        tuple(np.rot90(side, k).ravel().tolist())
+        for side in (image[0, 0].numpy(), image[0, 0].numpy()[:, ::-1])
+        for k in range(4)
+    }
+    assert {tuple(one.flatten().tolist()) for one in drawn} == expected
+
+
+def test_shifts_reach_as_far_as_they_may():
+    image = torch.zeros(1, 1, 7, 7)
+    image[..., 3, 3] = 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = random_shift(image.expand(400, 1, 7, 7), 2)
+    places = {tuple(one[0].nonzero()[0].tolist()) for one in drawn}
+    assert places == {(y, x) for y in range(1, 6) for x in range(1, 6)}
+
+
+def test_training_makes_a_good_classifier_and_that_a_good_open_set_one():
+    """Digits: six known, four unknown, a split of the literature."""
+    x, y = load_digits(return_X_y=True)
+    x, known = torch.from_numpy(x / 16).float().view(-1, 1, 8, 8), [2, 4, 5, 9, 8, 3]
+    labels = torch.tensor([known.index(c) if c in known else UNKNOWN for c in y])
+    rows = torch.arange(len(x))
+    train, test = (labels >= 0) & (rows < 1000), rows >= 1000
+    areas, accuracies = [], []
+    for epochs in (1, 15):
+        net = convolutional_classifier(6, widths=(16, 32))
+        train_classifier(
+            net,
+            x[train],
+            labels[train],
+            epochs=epochs,
+            augment=partial(random_shift, reach=1),
+        )
+        logits = logits_of(net, x[test])
+        scores, is_known = max_logit_score(logits), labels[test] >= 0
+        correct = (logits.argmax(1) == labels[test])[is_known]
+        m = open_set_measures(scores[is_known], correct, scores[~is_known])
+        areas.append(m.auroc), accuracies.append(m.accuracy)
+    assert accuracies[1] > 0.93
+    assert areas[1] > 0.85
+    assert areas[1] > areas[0] + 0.05
