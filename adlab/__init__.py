@@ -12,23 +12,41 @@ from adlab.show import show
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "backbones",
     "dagmm",
     "data",
     "decision",
+    "deep_svdd",
     "detector",
+    "geotrans",
+    "inpainting",
     "metrics",
+    "open_set",
+    "padim",
     "plots",
     "reconstruction",
     "similarity",
+    "spade",
+    "student_teacher",
     "training",
+    "transfer",
     "vectors",
 )
 # a name that stands at the top of the package -> the room that holds it
 _NAMES = {
     "Autoencoder": "reconstruction",
     "DAGMM": "dagmm",
+    "DeepSAD": "deep_svdd",
+    "DeepSVDD": "deep_svdd",
     "Detector": "detector",
+    "FeatureDetector": "transfer",
+    "GeoTrans": "geotrans",
+    "Inpainting": "inpainting",
     "Localizer": "detector",
+    "OpenSetClassifier": "open_set",
+    "PaDiM": "padim",
+    "SPADE": "spade",
+    "StudentTeacher": "student_teacher",
     "VariationalAutoencoder": "reconstruction",
     "load_detector": "detector",
 }
