@@ -8,6 +8,7 @@ colour, so that nothing is told by colour alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,6 +24,9 @@ from adlab._checks import (
     check_number,
     check_scores,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NORMAL, ANOMALOUS = "#0173b2", "#de8f05"  # seaborn's colour-blind palette
 _WIDTH = 8.0  # inches: the width of a page of the book
@@ -188,6 +192,107 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
     )
     ax.legend(loc="lower right", fontsize=8)
     return _done(figure)
+
+
+def ladder(
+    table: pd.DataFrame,
+    measures: Sequence[str] = ("image_auroc", "pro"),
+    costs: Sequence[str] = ("seconds", "peak_memory_mb"),
+) -> Figure:
+    """Draw how good methods are against what they cost, a number for each.
+
+    Args:
+        table: one row a method, as of `adlab.bench.summary`: the measures, in [0, 1],
+            their `_std`, and the costs. `seconds` is of fitting and scoring together.
+        measures: a row of panels each.
+        costs: a column of panels each, on a logarithmic axis.
+
+    Raises:
+        ValueError: no rows, or columns that the table has not.
+    """
+    table = table.copy()
+    if "seconds" in costs and {"fit_seconds", "score_seconds"} <= set(table.columns):
+        table["seconds"] = table["fit_seconds"] + table["score_seconds"]
+    _check_columns(table, [*measures, *(f"{m}_std" for m in measures), *costs])
+    figure, axes = plt.subplots(
+        len(measures),
+        len(costs),
+        figsize=(_WIDTH, 2.7 * len(measures) + 0.4),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    colours = sns.color_palette("husl", len(table))
+    for row, measure in zip(axes, measures, strict=True):
+        for ax, cost in zip(row, costs, strict=True):
+            for i, (colour, (name, line)) in enumerate(
+                zip(colours, table.iterrows(), strict=True), 1
+            ):
+                x, y = max(line[cost], 0.1), line[measure]
+                std = np.nan_to_num(line[f"{measure}_std"])
+                label = f"{i} {name}"
+                ax.errorbar(x, y, std, fmt="o", ms=9, color=colour, label=label)
+                ax.annotate(str(i), (x, y), ha="center", va="center", fontsize=6)
+            ax.set_xscale("log")
+        row[0].set_ylabel(_AXES.get(measure, measure))
+    for ax, cost in zip(axes[-1], costs, strict=True):
+        ax.set_xlabel(_AXES.get(cost, cost))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7.5)
+    return _done(figure)
+
+
+def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Figure:
+    """Draw our values beside published ones, a line a method.
+
+    Args:
+        table: one row a method: `value`, in [0, 1], and `std`, its spread or NaN.
+        reference: name of a method to the published value, for those that have one.
+
+    Raises:
+        ValueError: no rows, or columns that the table has not.
+    """
+    _check_columns(table, ["value", "std"])
+    height = 0.28 * len(table) + 0.9
+    figure, ax = plt.subplots(figsize=(_WIDTH * 0.8, height), layout="constrained")
+    places = np.arange(len(table))[::-1]
+    ax.errorbar(
+        100 * table["value"],
+        places,
+        xerr=100 * table["std"].fillna(0),
+        fmt="o",
+        color=NORMAL,
+        label="here",
+    )
+    at = dict(zip(table.index, places, strict=True))
+    known = [(value, at[name]) for name, value in reference.items() if name in at]
+    if known:
+        x, y = zip(*known, strict=True)
+        style = {"facecolors": "none", "edgecolors": ANOMALOUS, "s": 55, "zorder": 3}
+        ax.scatter(100 * np.array(x), y, marker="D", label="published", **style)
+    ax.set(yticks=places, yticklabels=table.index, xlabel="percent")
+    ax.grid(axis="x", alpha=0.4)
+    ax.legend(fontsize=8)
+    return _done(figure)
+
+
+_AXES = {
+    "image_auroc": "AUROC of images",
+    "pro": "PRO",
+    "pixel_auroc": "AUROC of pixels",
+    "seconds": "seconds to fit and to score",
+    "peak_memory_mb": "peak memory in MB",
+}
+
+
+def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in table.columns]
+    if missing or len(table) == 0:
+        raise ValueError(
+            f"table: expected rows with the columns {', '.join(columns)}; "
+            f"got {len(table)} rows, without {', '.join(missing) or 'none of them'}"
+        )
 
 
 def _styles(n: int) -> list[dict[str, object]]:

@@ -12,7 +12,6 @@ process of its own, beyond what it needed before.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from torch.utils.data import Dataset
 
 import adlab
 from adlab import data, metrics
+from adlab.bench.run import Memory
 from adlab.data import Splits
 from adlab.detector import Localizer
 from adlab.padim import PaDiM
@@ -144,27 +144,22 @@ def memory() -> None:
 
 
 def peak(what: str, n: int) -> float:
-    """Peak memory in MB that a new process needs beyond its imports and network."""
+    """Peak memory in MB that a new process needs beyond its imports and network; the
+    median of five, as it varies by some percent from process to process.
+    """
     command = [sys.executable, __file__, "--measure", what, str(n)]
-    return float(subprocess.check_output(command, text=True))
+    return float(np.median([float(subprocess.check_output(command)) for _ in range(5)]))
 
 
 def measure(what: str, n: int) -> None:
     """What such a process does."""
     plain_forward()(images(2))
-    before = resident()
+    memory = Memory()
     if what == "fit":
         PaDiM("resnet18-random").fit(Noise(n))
     else:
         SPADE("resnet18-random").fit(Noise(n)).anomaly_map(images(16))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print((most - before) * 1024 / 1e6)
-
-
-def resident() -> int:
-    """Memory in use now, in KiB (Linux)."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    print(memory.peak())
 
 
 # -- accuracy on embedded data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 
 from adlab._checks import check_choice
 from adlab.data.imageset import ImageSet, Splits
@@ -22,6 +23,7 @@ _LOADERS = {
     "cifar10": ("public", "cifar10"),
     "mvtec-ad": ("folders", "mvtec_ad"),
     "btad": ("folders", "btad"),
+    "kolektor-sdd": ("kolektor", "kolektor_sdd"),
 }
 EMBEDDED = ("nanofibres", "wafers", "textures", "digits", "gaussian-field")
 PUBLIC = tuple(name for name in _LOADERS if name not in EMBEDDED)
@@ -33,6 +35,7 @@ __all__ = [
     "Splits",
     "from_folder",
     "load",
+    "loader",
     "unpack",
 ]
 
@@ -55,10 +58,8 @@ def load(name: str, **options: object) -> Splits:
         FileNotFoundError: a public data set that is neither on disk nor to be
             downloaded.
     """
-    check_choice("name", name, _LOADERS)
-    module, function = _LOADERS[name]
-    loader = getattr(importlib.import_module(f"adlab.data.{module}"), function)
-    known = inspect.signature(loader).parameters
+    make = loader(name)
+    known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
             listed = ", ".join(known)
@@ -68,7 +69,18 @@ def load(name: str, **options: object) -> Splits:
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise TypeError(f"options of {name!r}: expected {option}=, got none")
-    return loader(**options)
+    return make(**options)
+
+
+def loader(name: str) -> Callable[..., Splits]:
+    """The function that loads the data set of that name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    check_choice("name", name, _LOADERS)
+    module, function = _LOADERS[name]
+    return getattr(importlib.import_module(f"adlab.data.{module}"), function)
 
 
 def from_folder(path: object, **options: object) -> Splits:

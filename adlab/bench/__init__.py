@@ -1,0 +1,179 @@
+"""The benchmark: `python -m adlab.bench METHOD DATA` runs a method on a data set and
+adds a row to a table. The functions here read the tables that come with the book.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adlab._checks import check_choice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURES = ("image_auroc", "pixel_auroc", "pro", "average_precision", "best_f1")
+COSTS = ("fit_seconds", "score_seconds", "peak_memory_mb", "parameters")
+OPEN_SET = ("accuracy", "oscr", "fpr95")
+
+
+def results(
+    data: str, until: str | None = None, folder: Path | None = None
+) -> pd.DataFrame:
+    """The rows of a data set, the newest of each run.
+
+    Args:
+        data: its name, as of `adlab.data.load`.
+        until: only methods of the chapters up to that of this one.
+        folder: of the tables; None for those that come with the book.
+
+    Returns:
+        One row a run. Beside the columns of the table: `name`, the method with those of
+        its options that are words, as "padim, resnet18"; `case`, the class, category or
+        split; and `chapter`. In the order of the chapters.
+
+    Raises:
+        FileNotFoundError: there is no table of that data set.
+        ValueError: an unknown method, or a file that is no such table.
+    """
+    import pandas as pd
+
+    from adlab.bench.methods import METHODS
+    from adlab.bench.rows import KEY, read, results_folder
+
+    chapters = {name: method.chapter for name, method in METHODS.items()}
+    chapters["open-set"] = 12
+    file = (folder or results_folder()) / f"{data}.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"data: expected a name with a table, got no {file}")
+    rows = pd.DataFrame(read(file)).drop_duplicates([*KEY], keep="last")
+    for column in (*MEASURES, *OPEN_SET, *COSTS, "n_train", "n_test", "seed"):
+        rows[column] = pd.to_numeric(rows[column])
+    rows["name"] = [
+        name_of(method, json.loads(settings))
+        for method, settings in zip(rows["method"], rows["settings"], strict=True)
+    ]
+    rows["case"] = [
+        ", ".join(str(value) for value in json.loads(options).values())
+        for options in rows["data_options"]
+    ]
+    rows["chapter"] = rows["method"].map(chapters)
+    if until is not None:
+        check_choice("until", until, chapters)
+        rows = rows[rows["chapter"] <= chapters[until]]
+    return rows.sort_values(["chapter", "name", "case", "seed"], ignore_index=True)
+
+
+def name_of(method: str, settings: dict[str, object]) -> str:
+    """A method with those of its options that are words: "padim, resnet18"."""
+    words = [
+        value
+        for option, value in sorted(settings.items())
+        if isinstance(value, str) and option != "weights"
+    ]
+    return ", ".join([method, *words])
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a name: the mean of each measure and cost, over all cases and seeds.
+
+    Args:
+        rows: of `results`.
+
+    Returns:
+        Indexed by `name`, in the order of `rows`. Columns: the measures and costs;
+        behind each measure one with `_std`, the standard deviation over the seeds of
+        the mean over the cases (NaN for one seed); `cases` and `seeds`, how many.
+    """
+    columns = [*MEASURES, *OPEN_SET, *COSTS]
+    by_seed = rows.groupby(["name", "seed"], sort=False)[columns].mean()
+    groups = by_seed.groupby("name", sort=False)
+    table, spread = groups.mean(), groups.std(ddof=0)
+    one = groups.size() == 1
+    for measure in (*MEASURES, *OPEN_SET):
+        table[f"{measure}_std"] = spread[measure].mask(one)
+    by_name = rows.groupby("name", sort=False)
+    table["cases"], table["seeds"] = by_name["case"].nunique(), groups.size()
+    return table
+
+
+def published(data: str, folder: Path | None = None) -> pd.DataFrame:
+    """The figures of papers and of other code: `case`, `name` as of `results`,
+    `measure`, `value` and `source`.
+    """
+    import pandas as pd
+
+    from adlab.bench.rows import results_folder
+
+    table = pd.read_csv(
+        (folder or results_folder()) / "published.csv", dtype={"case": str}
+    )
+    return table[table["data"] == data].reset_index(drop=True)
+
+
+def compare(
+    rows: pd.DataFrame, *measures: str, folder: Path | None = None
+) -> pd.DataFrame:
+    """Our means beside what was published, as a table to be shown.
+
+    Args:
+        rows: of `results`, of one data set.
+        *measures: columns, "image_auroc" and the like.
+        folder: see `results`.
+
+    Returns:
+        A row a name. For each measure "mean ± standard deviation over the seeds" in
+        percent, and the published value for the same cases, where there is one for all
+        of them.
+    """
+    import pandas as pd
+
+    table = summary(rows)
+    reference = published(rows["data"].iloc[0], folder)
+    result = pd.DataFrame(index=table.index)
+    for measure in measures:
+        result[measure] = [
+            as_percent(mean, std)
+            for mean, std in zip(table[measure], table[f"{measure}_std"], strict=True)
+        ]
+        found = [
+            published_mean(reference, name, measure, set(rows.case[rows.name == name]))
+            for name in table.index
+        ]
+        if any(value is not None for value in found):
+            result[f"{measure}, published"] = [
+                "" if value is None else f"{100 * value:.1f}" for value in found
+            ]
+    result["seeds"] = table["seeds"]
+    return result
+
+
+def as_percent(mean: float, std: float) -> str:
+    """In percent, as 98.1 ± 0.2; nothing of what is NaN."""
+    if mean != mean:
+        return ""
+    return f"{100 * mean:.1f}" + ("" if std != std else f" ± {100 * std:.1f}")
+
+
+def published_mean(
+    reference: pd.DataFrame, name: str, measure: str, cases: set[str]
+) -> float | None:
+    """The published mean over the cases, or None where some of them have no value. A
+    case "mean" stands for all ten classes.
+    """
+    own = reference[(reference.name == name) & (reference.measure == measure)]
+    values = dict(zip(own["case"], own["value"], strict=True))
+    if "mean" in values and len(cases) == 10:
+        return float(values["mean"])
+    if not cases <= set(values):
+        return None
+    return float(sum(values[case] for case in cases) / len(cases))
+
+
+def command(row: pd.Series) -> str:
+    """What to type to get a row of `results` again."""
+    from adlab.bench.run import run_of
+
+    return "python -m adlab.bench " + shlex.join(run_of(row).arguments())

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The runs behind the tables of book/results: benchmarks/results.sh PART...
+#
+# Parts: embedded, mvtec, kolektor, mnist, fashion, open-set. Rows that are there already
+# are skipped, so an interrupted part goes on where it was. Public data are read from
+# ADLAB_DATA; WEIGHTS is a file of ResNet-18 for ImageNet, with torchvision's keys. Where
+# torchvision can download them, leave WEIGHTS empty.
+set -u
+cd "$(dirname "$0")/.."
+bench() { "${PYTHON:-.venv/bin/python}" -m adlab.bench "$@" || failed=1; }
+resnet=(-o backbone=resnet18 ${WEIGHTS:+--weights "$WEIGHTS"})
+failed=0
+
+embedded() {
+  local sets=(nanofibres --all -d size=64 -d n_train=100)
+  bench patch-gaussian "${sets[@]}"
+  for loss in l2 ssim cw-ssim; do
+    bench autoencoder "${sets[@]}" -o "loss=$loss" -o epochs=16
+  done
+  bench vae "${sets[@]}" -o epochs=16
+  bench patch-gmm "${sets[@]}"
+  bench patch-dagmm "${sets[@]}"
+  bench features-gaussian "${sets[@]}"
+  bench features-knn "${sets[@]}"
+  bench padim "${sets[@]}"
+  bench padim "${sets[@]}" -o backbone=texnet-random
+  bench spade "${sets[@]}"
+  bench student-teacher "${sets[@]}"
+  bench geotrans "${sets[@]}" -o transformations=8 -o epochs=60
+  bench inpainting "${sets[@]}" -o epochs=16
+  bench oc-svm "${sets[@]}"
+  bench deep-svdd "${sets[@]}"
+}
+
+# The networks read 224 pixels, as in the papers; what is trained from nothing sees 128.
+mvtec() {
+  local bottle=(mvtec-ad --all -d category=bottle)
+  local small=("${bottle[@]}" -d size=146 -d crop=128)
+  for method in padim spade features-gaussian features-knn; do
+    bench $method "${bottle[@]}" "${resnet[@]}"
+    bench $method "${bottle[@]}"
+  done
+  bench padim "${bottle[@]}" -o backbone=resnet18-random
+  bench student-teacher "${bottle[@]}" "${resnet[@]}" --seeds 0
+  bench student-teacher "${bottle[@]}" --seeds 0
+  large_images "${small[@]}"
+  bench inpainting "${small[@]}" -o crop_size=64 -o epochs=60 --seeds 0
+}
+
+large_images() {
+  bench patch-gaussian "$@"
+  for loss in l2 ssim cw-ssim; do
+    bench autoencoder "$@" -o "loss=$loss" -o epochs=100 --seeds 0
+  done
+  bench vae "$@" -o epochs=100 --seeds 0
+}
+
+kolektor() {
+  local sdd=(kolektor-sdd --all)
+  bench padim "${sdd[@]}" "${resnet[@]}"
+  bench padim "${sdd[@]}"
+  bench padim "${sdd[@]}" -o backbone=resnet18-random
+  bench spade "${sdd[@]}" "${resnet[@]}" --seeds 0
+  bench features-gaussian "${sdd[@]}" "${resnet[@]}"
+  bench features-gaussian "${sdd[@]}"
+  large_images "${sdd[@]}"
+  bench student-teacher "${sdd[@]}" "${resnet[@]}" -o epochs=10 --seeds 0
+  bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o crop_size=64 -o epochs=60 --seeds 0
+}
+
+one_class() {
+  local budget=(--max-train 2000 --max-test 2000)
+  bench knn "$1" --all --seeds 0
+  bench oc-svm "$1" --all --seeds 0
+  bench gmm "$1" --all --seeds 0
+  bench dagmm "$1" --all --seeds 0 "${budget[@]}" -o epochs=50
+  bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
+  bench deep-svdd "$1" --all --seeds $2 "${budget[@]}" -o pretrain_epochs=10 -o epochs=25
+  bench deep-svdd "$1" --all --seeds $2 "${budget[@]}" -o pretrain_epochs=10 -o epochs=25 \
+    -o objective=soft-boundary
+  bench geotrans "$1" --all --seeds 0 --max-train 1000 --max-test 1000 \
+    -o transformations=8 -o epochs=60 -o lr=3e-3
+}
+
+mnist() { one_class mnist "0 1"; }
+fashion() { one_class fashion-mnist 0; }
+open-set() { bench open-set mnist --all --seeds 0; }
+
+for part in "$@"; do
+  case $part in
+    embedded | mvtec | kolektor | mnist | fashion | open-set) "$part" ;;
+    *) echo "no such part: $part" >&2; exit 2 ;;
+  esac
+done
+exit $failed

@@ -1,0 +1,491 @@
+"""The benchmark: rows are right, written whole, and found again."""
+
+import csv
+import json
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import get_model
+
+import adlab
+from adlab import bench, metrics
+from adlab.bench import __main__ as command_line
+from adlab.bench import methods, open_set, rows
+from adlab.bench.run import Run, execute, load, run_of
+
+FIBRES = {"size": 64, "n_train": 12, "n_val": 2, "n_test": 10}
+ROW = {"method": "knn", "settings": "{}", "data": "digits", "data_options": "{}"}
+
+
+def quick(**changes):
+    """A run of a second."""
+    fields = {"method": "patch-gaussian", "data": "nanofibres", "data_options": FIBRES}
+    return Run(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def row():
+    return execute(quick(seed=3))[0]
+
+
+# -- one run
+
+
+def test_measures_are_those_of_the_detector_by_hand(row):
+    splits = adlab.data.load("nanofibres", seed=3, **FIBRES)
+    detector = methods.patch_gaussian(seed=3).fit(splits.train.images)
+    scores = detector.anomaly_score(splits.test.images)
+    maps = detector.anomaly_map(splits.test.images)
+    labels, masks = splits.test.labels, splits.test.masks
+    assert row["image_auroc"] == metrics.auroc(scores, labels)
+    assert row["average_precision"] == metrics.average_precision(scores, labels)
+    assert row["best_f1"] == metrics.best_f1(scores, labels)[0]
+    assert row["pixel_auroc"] == metrics.pixel_auroc(maps, masks)
+    assert row["pro"] == metrics.pro(maps, masks)
+
+
+def test_a_row_says_where_it_comes_from(row):
+    assert set(row) <= set(rows.COLUMNS)
+    assert (row["n_train"], row["n_test"], row["seed"]) == (12, 10, "3")
+    assert len(row["digest"]) == 12
+    assert row["fit_seconds"] > 0 < row["score_seconds"]
+    assert row["peak_memory_mb"] >= 0
+    assert torch.__version__ in row["versions"]
+    assert "cpu" in row["device"] or torch.cuda.is_available()
+
+
+def test_the_same_run_gives_the_same_row(row):
+    again = execute(quick(seed=3))[0]
+    same = ("image_auroc", "pixel_auroc", "pro", "digest", "parameters")
+    assert {name: again[name] for name in same} == {name: row[name] for name in same}
+
+
+def test_another_seed_draws_other_data(row):
+    assert execute(quick(seed=4))[0]["digest"] != row["digest"]
+
+
+def test_memory_is_that_of_the_run():
+    """256 MB that a method holds for a moment are seen; those before it are not."""
+    script = """
+import torch
+from adlab.bench.run import Memory
+torch.ones(64, 2**20)
+memory = Memory()
+torch.ones(64, 2**20)
+print(memory.peak())
+"""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peaks can be forgotten on Linux only")
+    printed = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout
+    assert 250 < float(printed) < 300
+
+
+def test_limits_keep_the_share_of_anomalies():
+    digits = quick(data="digits", data_options={"normal_class": 3})
+    every = load(digits)
+    some = load(quick(**vars(digits) | {"max_train": 20, "max_test": 50}))
+    assert len(some.train) == 20
+    assert len(some.test) == pytest.approx(50, abs=1)
+    shares = [float(part.test.labels.double().mean()) for part in (every, some)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.03)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_can_be_made_and_says_its_chapter(name):
+    detector = methods.make_detector(name, {}, seed=5)
+    assert isinstance(detector, adlab.Detector)
+    assert detector.seed == 5
+    assert 1 <= methods.METHODS[name].chapter <= 12
+
+
+def test_numbers_of_a_detector():
+    images = torch.rand(20, 1, 8, 8)
+    neighbours = methods.make_detector("knn", {}).fit(images)
+    assert methods.count_numbers(neighbours) == 20 * 64
+    pooled = methods.make_detector("features-knn", {}).fit(torch.rand(4, 1, 32, 32))
+    network = adlab.backbones.Backbone("texnet")
+    own = sum(p.numel() for p in network.parameters())
+    assert methods.count_numbers(pooled) == own + 4 * sum(network.channels)
+
+
+# -- weights from a file
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    return get_model("resnet18", weights=None).eval()
+
+
+def test_weights_of_a_file_are_used_up_to_the_last_layer(resnet, tmp_path):
+    kept = {
+        name: tensor
+        for name, tensor in resnet.state_dict().items()
+        if not name.startswith(("layer4", "fc"))
+    }
+    save_file(kept, tmp_path / "some.safetensors")
+    options = methods.with_weights("resnet18", tmp_path / "some.safetensors")
+    assert options["layers"] == ["1.layer1", "1.layer2", "1.layer3"]
+    images = torch.rand(1, 3, 64, 64)
+    maps = adlab.backbones.Backbone(**options)(images)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1((images - mean) / std))))
+    with torch.no_grad():
+        expected = resnet.layer1(x)
+    assert torch.allclose(maps[0], expected, atol=1e-4)
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
+    file = tmp_path / "bad.safetensors"
+    kept = {n: t for n, t in resnet.state_dict().items() if not n.startswith("layer2")}
+    save_file(kept, file)
+    with pytest.raises(
+        ValueError, match=r"weights: expected .* missing ones \['layer2"
+    ):
+        methods.with_weights("resnet18", file)
+    save_file(resnet.state_dict() | {"extra": torch.ones(1)}, file)
+    with pytest.raises(ValueError, match=r"unknown keys \['extra'\]"):
+        methods.with_weights("resnet18", file)
+    with pytest.raises(FileNotFoundError, match="weights: expected"):
+        methods.with_weights("resnet18", tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="weights: expected a method with a backbone"):
+        methods.make_detector("knn", {}, file)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Run("nonsense", "digits"), ValueError, "method: expected one of"),
+        (lambda: quick(max_train=1), ValueError, "max_train: expected"),
+        (
+            lambda: methods.make_detector("padim", {"d": 3}),
+            TypeError,
+            "option of 'padim': expected some of .*; got 'd'",
+        ),
+        (
+            lambda: open_set.run("mnist", {}, {}, 0),
+            ValueError,
+            "data_options: expected split=",
+        ),
+        (
+            lambda: open_set.run("mnist", {"width": 3}, {"split": 0}, 0),
+            ValueError,
+            "option of 'open-set'",
+        ),
+        (
+            lambda: rows.append(Path("x.csv"), [{"speed": 1}]),
+            ValueError,
+            "row: expected columns",
+        ),
+        (lambda: bench.results("nowhere"), FileNotFoundError, "data: expected"),
+        (
+            lambda: bench.results("nanofibres", until="padme"),
+            ValueError,
+            "until: expected",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# -- the tables
+
+
+def test_rows_are_read_back(row, tmp_path):
+    file = tmp_path / "some" / "nanofibres.csv"
+    rows.append(file, [row])
+    rows.append(file, [row | {"seed": "4", "pro": 1 / 3}])
+    first, second = rows.read(file)
+    assert float(first["image_auroc"]) == pytest.approx(row["image_auroc"], abs=1e-4)
+    assert (second["seed"], second["pro"]) == ("4", "0.3333")
+    assert rows.is_present(file, quick(seed=3).key())
+    assert not rows.is_present(file, quick(seed=5).key())
+    assert not [path for path in file.parent.iterdir() if path.suffix == ".part"]
+
+
+def write_many(file, method):
+    for seed in range(20):
+        rows.append(Path(file), [ROW | {"method": method, "seed": seed}])
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=write_many, args=(str(tmp_path / "t.csv"), name))
+        for name in ("a", "b")
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    found = {(row["method"], row["seed"]) for row in rows.read(tmp_path / "t.csv")}
+    assert found == {(name, str(seed)) for name in "ab" for seed in range(20)}
+
+
+def test_a_writer_that_is_killed_leaves_the_table_whole_and_the_lock_free(tmp_path):
+    file = tmp_path / "t.csv"
+    rows.append(file, [ROW])
+    script = f"""
+import os, pathlib
+from adlab.bench import rows
+pathlib.Path.replace = lambda *_: os._exit(9)  # as if killed before the last step
+rows.append(pathlib.Path({str(file)!r}), [{ROW!r}])
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert len(rows.read(file)) == 1
+    rows.append(file, [ROW])
+    assert len(rows.read(file)) == 2
+
+
+def test_a_table_of_other_columns_is_not_touched(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"t\.csv: expected a table with the columns"):
+        rows.append(file, [ROW])
+    assert file.read_text() == "a,b\n1,2\n"
+
+
+def table(tmp_path, *lines):
+    """A folder with a table, from (method, settings, class, seed, AUROC)."""
+    for method, settings, case, seed, area in lines:
+        row = {
+            "method": method,
+            "settings": json.dumps(settings),
+            "data": "mnist",
+            "data_options": json.dumps({"normal_class": case}),
+            "seed": seed,
+            "image_auroc": area,
+        }
+        rows.append(tmp_path / "mnist.csv", [row])
+    (tmp_path / "published.csv").write_text(
+        "data,case,name,measure,value,source\n"
+        "mnist,0,knn,image_auroc,0.5,someone\nmnist,1,knn,image_auroc,0.7,someone\n"
+        'mnist,mean,"geotrans, softmax",image_auroc,0.98,someone\n'
+    )
+    return tmp_path
+
+
+def test_newest_row_of_a_run_counts_and_chapters_are_in_order(tmp_path):
+    folder = table(
+        tmp_path,
+        ("geotrans", {"score": "softmax"}, 0, 0, 0.4),
+        ("knn", {}, 0, 0, 0.1),
+        ("knn", {}, 0, 0, 0.9),
+    )
+    found = bench.results("mnist", folder=folder)
+    assert list(found["name"]) == ["knn", "geotrans, softmax"]
+    assert list(found["image_auroc"]) == [0.9, 0.4]
+    assert list(bench.results("mnist", until="padim", folder=folder)["method"]) == [
+        "knn"
+    ]
+
+
+def test_summary_and_comparison(tmp_path):
+    lines = [
+        ("knn", {}, case, seed, 0.6 + 0.2 * case + 0.1 * seed)
+        for case in (0, 1)
+        for seed in (0, 1)
+    ]
+    folder = table(tmp_path, *lines, ("geotrans", {"score": "softmax"}, 0, 0, 0.4))
+    found = bench.results("mnist", folder=folder)
+    summary = bench.summary(found)
+    assert summary.loc["knn", "image_auroc"] == pytest.approx(0.75)
+    assert summary.loc["knn", "image_auroc_std"] == pytest.approx(0.05)
+    assert np.isnan(summary.loc["geotrans, softmax", "image_auroc_std"])
+    assert (summary.loc["knn", "cases"], summary.loc["knn", "seeds"]) == (2, 2)
+    shown = bench.compare(found, "image_auroc", folder=folder)
+    assert shown.loc["knn", "image_auroc"] == "75.0 ± 5.0"
+    assert shown.loc["knn", "image_auroc, published"] == "60.0"
+    # the published mean is over ten classes, ours over one
+    assert shown.loc["geotrans, softmax", "image_auroc, published"] == ""
+
+
+def test_figures_of_tables(tmp_path):
+    found = pd.DataFrame(
+        {
+            "image_auroc": [0.9, 0.8],
+            "image_auroc_std": [0.1, float("nan")],
+            "pro": [0.5, float("nan")],
+            "pro_std": [0.1, float("nan")],
+            "fit_seconds": [1.0, 0.0],
+            "score_seconds": [2.0, 0.0],
+            "peak_memory_mb": [100.0, 0.0],
+        },
+        index=["padim", "knn"],
+    )
+    figure = adlab.plots.ladder(found)
+    assert len(figure.axes) == 4
+    assert figure.axes[0].get_xscale() == "log"
+    ours = pd.DataFrame({"value": found["image_auroc"], "std": float("nan")})
+    figure = adlab.plots.beside_published(ours, {"padim": 0.95, "other": 0.1})
+    diamonds = figure.axes[0].collections[-1].get_offsets()
+    assert diamonds.tolist() == [[95, 1]]
+    with pytest.raises(ValueError, match="table: expected rows with the columns"):
+        adlab.plots.ladder(found.drop(columns="pro"))
+    with pytest.raises(ValueError, match="got 0 rows"):
+        adlab.plots.beside_published(ours.iloc[:0], {})
+
+
+# -- the command
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "adlab.bench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_walk_skips_what_is_there_goes_on_after_a_failure_and_says_so(tmp_path):
+    """All digits but two have a row; of these two, one has too few training images."""
+    sizes = {
+        digit: len(adlab.data.load("digits", normal_class=digit).train)
+        for digit in (3, 8)
+    }
+    assert sizes[8] < sizes[3]
+    file, k = tmp_path / "digits.csv", sizes[8] + 1
+    for digit in set(range(10)) - set(sizes):
+        run = Run("knn", "digits", {"k": k}, {"normal_class": digit})
+        rows.append(file, [run.key()])
+    walk = ["knn", "digits", "--all", "--seeds", 0, "-o", f"k={k}"]
+    done = run_command(*walk, "--results", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("there already") == 8
+    assert f"error: images: expected at least k = {k}" in done.stderr
+    assert done.stderr.count("failed: ") == 1
+    assert f"failed: knn digits -o k={k} -d normal_class=8 --seed 0" in done.stderr
+    assert done.stderr.splitlines()[-1] == "9 of 10 runs done"
+    assert len(rows.read(file)) == 9
+    again = run_command(*walk, "--results", tmp_path)
+    assert again.stderr.count("there already") == 9
+
+
+def test_what_the_command_says_of_bad_options(tmp_path):
+    wrong = run_command("knn", "digits", "-o", "k", "--results", tmp_path)
+    assert wrong.returncode == 2
+    assert "expected NAME=VALUE, got 'k'" in wrong.stderr
+    wrong = run_command("knn", "digits", "-o", "neighbours=3", "--results", tmp_path)
+    assert wrong.returncode == 1
+    assert "error: option of 'knn': expected some of k" in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_read_as_python_reads_them():
+    read = command_line.option
+    assert read("k=3") == ("k", 3)
+    assert read("size=(64, 32)") == ("size", (64, 32))
+    assert read("backbone=resnet18") == ("backbone", "resnet18")
+    assert read("a=b=c") == ("a", "b=c")
+
+
+def test_walk_keeps_to_what_was_fixed():
+    cases = command_line.cases
+    assert len(cases("mnist", "knn")) == len(cases("digits", "knn")) == 10
+    assert len(cases("mvtec-ad", "padim")) == 15
+    assert len(cases("mnist", "open-set")) == 5
+    assert cases("nanofibres", "padim") == [{}]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        quick(seed=7, max_train=10),
+        Run("padim", "mvtec-ad", {"backbone": "resnet18"}, {"category": "bottle"}),
+        Run("open-set", "mnist", {"epochs": 3}, {"split": 2}, max_test=None),
+    ],
+)
+def test_a_row_knows_its_command(run):
+    again = run_of({name: str(value) for name, value in run.key().items()})
+    assert again.key() == run.key()
+    options = command_line.parser().parse_args(run.arguments())
+    assert (options.method, options.data, options.seed) == (
+        run.method,
+        run.data,
+        run.seed,
+    )
+    assert dict(options.option) == run.options
+    assert dict(options.data_option) == run.data_options
+
+
+# -- open-set recognition
+
+
+def test_open_set_splits_are_six_of_ten():
+    assert all(len(set(split)) == 6 for split in open_set.SPLITS)
+    assert all(set(split) <= set(range(10)) for split in open_set.SPLITS)
+
+
+def test_open_set_run(monkeypatch):
+    """On drawn digits in the place of MNIST: bars at ten places."""
+
+    def bars(name, normal_class, root=None):
+        generator = torch.Generator().manual_seed(normal_class)
+        images = 0.3 * torch.rand(60, 1, 28, 28, generator=generator)
+        images[:, :, 2 * normal_class : 2 * normal_class + 4] += 0.6
+        train, test = images[:40], images[40:]
+        strange = adlab.data.ImageSet(torch.rand(5, 1, 28, 28), torch.ones(5))
+        both = adlab.data.ImageSet(
+            torch.cat([test, strange.images]),
+            torch.cat([torch.zeros(20), strange.labels]),
+        )
+        return adlab.data.Splits(
+            adlab.data.ImageSet(train), adlab.data.ImageSet(test[:1]), both
+        )
+
+    monkeypatch.setattr(open_set.data, "load", bars)
+    found = open_set.run("mnist", {"epochs": 12, "per_class": 40}, {"split": 1}, 0)
+    scores = [json.loads(each["settings"])["score"] for each in found]
+    assert scores == ["msp", "max-logit", "energy", "openmax"]
+    for each in found:
+        assert (each["n_train"], each["n_test"]) == (240, 200)
+        assert each["accuracy"] > 0.9
+        assert each["oscr"] <= each["accuracy"] + 1e-9
+
+
+# -- what the book shows
+
+
+TABLES = sorted(rows.results_folder().glob("*.csv"))
+
+
+def test_there_are_tables():
+    assert {"published", "nanofibres", "mnist", "mvtec-ad"} <= {p.stem for p in TABLES}
+
+
+@pytest.mark.parametrize("file", [t for t in TABLES if t.stem != "published"], ids=str)
+def test_committed_tables_are_whole(file):
+    found = bench.results(file.stem)
+    assert len(found)
+    for measure in (*bench.MEASURES, *bench.OPEN_SET):
+        values = found[measure].dropna()
+        assert values.between(0, 1).all()
+    assert found["image_auroc"].notna().all()
+    assert found["digest"].str.fullmatch("[0-9a-f]{12}").all()
+    for _, row in found.iterrows():
+        assert bench.command(row).startswith("python -m adlab.bench ")
+
+
+def test_published_values_name_their_source_and_a_method_of_ours():
+    with (rows.results_folder() / "published.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            assert row["source"]
+            assert 0 < float(row["value"]) <= 1
+            method = row["name"].partition(",")[0]
+            assert method in {*methods.METHODS, "open-set"}
+            assert row["measure"] in (*bench.MEASURES, *bench.OPEN_SET)
