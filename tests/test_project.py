@@ -29,8 +29,10 @@ REQUIRED = {
 # What Colab ships: the set-up cell installs adlab without its dependencies, so these
 # must be enough.
 COLAB = {
+    "filelock",
     "matplotlib",
     "numpy",
+    "pandas",
     "safetensors",
     "scikit-image",
     "scikit-learn",
@@ -106,6 +108,15 @@ def test_nothing_replaces_what_colab_ships(requirements):
         if any(part.operator == "<" for part in each.specifier)
     }
     assert not bounded & COLAB
+
+
+def test_every_package_and_the_tables_are_installed():
+    found = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for path in ROOT.glob("adlab/**/__init__.py")
+    }
+    assert set(array("packages")) == found | {"adlab.results"}
+    assert '"adlab.results" = "book/results"' in read("pyproject.toml")
 
 
 def test_conda_environment_installs_what_pyproject_names():
