@@ -15,6 +15,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from adlab import metrics
 from adlab._checks import (
@@ -226,15 +227,17 @@ def ladder(
     colours = sns.color_palette("husl", len(table))
     for row, measure in zip(axes, measures, strict=True):
         for ax, cost in zip(row, costs, strict=True):
-            for i, (colour, (name, line)) in enumerate(
-                zip(colours, table.iterrows(), strict=True), 1
-            ):
+            for i, (name, line) in enumerate(table.iterrows(), 1):
+                colour = colours[i - 1]
                 x, y = max(line[cost], 0.1), line[measure]
                 std = np.nan_to_num(line[f"{measure}_std"])
                 label = f"{i} {name}"
-                ax.errorbar(x, y, std, fmt="o", ms=9, color=colour, label=label)
-                ax.annotate(str(i), (x, y), ha="center", va="center", fontsize=6)
+                style = {"fmt": "o", "ms": 11, "mfc": "white", "mew": 2}
+                ax.errorbar(x, y, std, color=colour, label=label, **style)
+                where = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
+                ax.annotate(str(i), (x, y), zorder=3, **where)
             ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel(_AXES.get(measure, measure))
     for ax, cost in zip(axes[-1], costs, strict=True):
         ax.set_xlabel(_AXES.get(cost, cost))
@@ -272,6 +275,7 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
         style = {"facecolors": "none", "edgecolors": ANOMALOUS, "s": 55, "zorder": 3}
         ax.scatter(100 * np.array(x), y, marker="D", label="published", **style)
     ax.set(yticks=places, yticklabels=table.index, xlabel="percent")
+    ax.set_ylim(-0.6, len(table) - 0.4)
     ax.grid(axis="x", alpha=0.4)
     ax.legend(fontsize=8)
     return _done(figure)

@@ -113,6 +113,32 @@ def published(data: str, folder: Path | None = None) -> pd.DataFrame:
     return table[table["data"] == data].reset_index(drop=True)
 
 
+def beside(
+    rows: pd.DataFrame, measure: str, folder: Path | None = None
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Our means and what was published, as `adlab.plots.beside_published` draws them.
+
+    Args:
+        rows: of `results`, of one data set.
+        measure: a column, "image_auroc" and the like; methods without it are left out.
+        folder: see `results`.
+
+    Returns:
+        `value` and `std` of each name; and name to published value, for those names
+        that have one for all their cases.
+    """
+    table = summary(rows)[[measure, f"{measure}_std"]].dropna(subset=[measure])
+    table.columns = ["value", "std"]
+    reference = published(rows["data"].iloc[0], folder)
+    found = {
+        name: published_mean(
+            reference, name, measure, set(rows.case[rows.name == name])
+        )
+        for name in table.index
+    }
+    return table, {name: value for name, value in found.items() if value is not None}
+
+
 def compare(
     rows: pd.DataFrame, *measures: str, folder: Path | None = None
 ) -> pd.DataFrame:
@@ -131,20 +157,17 @@ def compare(
     import pandas as pd
 
     table = summary(rows)
-    reference = published(rows["data"].iloc[0], folder)
     result = pd.DataFrame(index=table.index)
     for measure in measures:
         result[measure] = [
             as_percent(mean, std)
             for mean, std in zip(table[measure], table[f"{measure}_std"], strict=True)
         ]
-        found = [
-            published_mean(reference, name, measure, set(rows.case[rows.name == name]))
-            for name in table.index
-        ]
-        if any(value is not None for value in found):
+        found = beside(rows, measure, folder)[1]
+        if found:
             result[f"{measure}, published"] = [
-                "" if value is None else f"{100 * value:.1f}" for value in found
+                f"{100 * found[name]:.1f}" if name in found else ""
+                for name in table.index
             ]
     result["seeds"] = table["seeds"]
     return result

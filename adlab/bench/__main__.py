@@ -79,10 +79,8 @@ def one(run: Run, options: argparse.Namespace) -> None:
     """Execute a run, print its rows and add them to the table."""
     found = execute(run, options.root, options.device)
     file = options.results / f"{run.data}.csv"
-    append(file, found)
-    for row in found:
-        cells = [f"{name} {value}" for name, value in row.items() if value != ""]
-        print("; ".join(cells))
+    for row in append(file, found):
+        print("; ".join(f"{name} {value}" for name, value in row.items() if value))
     print(f"added to {file}", file=sys.stderr)
 
 

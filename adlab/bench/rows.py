@@ -47,12 +47,15 @@ def digest(*tensors: Tensor | None) -> str:
     return sha.hexdigest()[:12]
 
 
-def append(file: Path, rows: Iterable[dict[str, object]]) -> None:
+def append(file: Path, rows: Iterable[dict[str, object]]) -> list[dict[str, str]]:
     """Add rows to a table, which is made if there is none.
 
     The table is written whole under another name, which then takes its place; so it is
     never half written. A lock keeps two runs from writing at once, and is gone with the
     process that holds it.
+
+    Returns:
+        The rows as they were written.
 
     Raises:
         ValueError: a column that is not known; a file that is no such table.
@@ -72,6 +75,7 @@ def append(file: Path, rows: Iterable[dict[str, object]]) -> None:
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
+    return rows
 
 
 def _formatted(row: dict[str, object]) -> dict[str, str]:
