@@ -115,7 +115,8 @@ def check_behaviour(network: nn.Module, images: Tensor) -> None:
     """Refuse a network that is not (B, C, H, W) to (B, n_features), or hides a bias or
     a bound where `check_network` cannot see it.
 
-    The black image must be mapped to zero, and brighter images without limit.
+    The black image must be mapped to zero, and every feature must grow without limit
+    with the brightness.
 
     Raises:
         ValueError: it does not.
@@ -134,11 +135,12 @@ def check_behaviour(network: nn.Module, images: Tensor) -> None:
             f"network: expected zero for a black image, got up to {float(black.abs().max()):.4g}; "
             "what does not depend on the image acts as a bias"
         )
-    if float(bright.norm()) < 100 * float(output.norm()):
-        growth = float(bright.norm() / output.norm().clamp_min(1e-12))
+    alive = output.norm(dim=0) > 1e-6  # those that are not are told by the collapse
+    growth = (bright.norm(dim=0) / output.norm(dim=0))[alive]
+    if bool((growth < 100).any()):
         raise ValueError(
-            f"network: expected features that grow with the image, got {growth:.3g} times as large "
-            "for a thousand times the brightness; some activation or norm bounds them"
+            f"network: expected features that grow with the image, got one only {float(growth.min()):.3g} times as large "
+            "for a thousand times the brightness; some activation or norm bounds it"
         )
 
 
@@ -513,7 +515,8 @@ class DeepSAD(_OneClass):
     labelled images. Known anomalies are pushed away from the centre.
 
     The score is the squared distance of φ(s) to the centre. Without labels, training is
-    that of the one-class Deep SVDD.
+    that of the one-class Deep SVDD; with η = 0 nearly so, as labelled images still
+    count in the number of images and in the statistics of the batch norms.
 
     Args:
         eta: η, the weight of a labelled image; that of an unlabelled one is 1.

@@ -227,6 +227,8 @@ class Hidden(nn.Module):
 
     def forward(self, x):
         y = self.linear(x.flatten(1)) + self.shift
+        if self.bounded == "one":  # among others that are not
+            return torch.cat([torch.tanh(y[:, :1]), y[:, 1:]], 1)
         return torch.tanh(y) if self.bounded else y
 
 
@@ -252,6 +254,7 @@ def test_networks_that_can_collapse_are_refused_at_once(cls, network, reason):
     [
         (Hidden(shift=0.2), "zero for a black image"),
         (Hidden(bounded=True), "grow with the image"),
+        (Hidden(bounded="one"), "grow with the image"),
         (chain(nn.Softplus()), "zero for a black image"),
         (chain(nn.LayerNorm(8, elementwise_affine=False)), "grow with the image"),
         (nn.Conv2d(1, 2, 3, bias=False), "features of shape"),
@@ -455,6 +458,17 @@ def test_loss_of_a_batch_is_the_formula_weighted_by_the_groups():
         expected = (d.sum() + 3 * normal + 3 / (anomalous + 1e-6)) / 42
         loss = model._loss(pictures(), 40)
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_loss_without_weight_for_labels_is_that_of_one_class():
+    """η = 0 leaves Σ d / (n + m): that of Deep SVDD, but for the number of images."""
+    model = DeepSAD(eta=0, **QUICK).fit(pictures())
+    known = labelled(1, 1)
+    model._groups = model._group(known)
+    with torch.no_grad():
+        loss = model._loss(pictures(), 40)
+        expected = one_class_loss(model._distance(pictures())) * 40 / 42
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_every_batch_holds_labelled_images_even_at_one_percent(monkeypatch):
