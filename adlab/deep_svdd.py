@@ -139,8 +139,9 @@ def check_behaviour(network: nn.Module, images: Tensor) -> None:
     growth = (bright.norm(dim=0) / output.norm(dim=0))[alive]
     if bool((growth < 100).any()):
         raise ValueError(
-            f"network: expected features that grow with the image, got one only {float(growth.min()):.3g} times as large "
-            "for a thousand times the brightness; some activation or norm bounds it"
+            "network: expected features that grow with the image, got one only "
+            f"{float(growth.min()):.3g} times as large for a thousand times the "
+            "brightness; some activation or norm bounds it"
         )
 
 

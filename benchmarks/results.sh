@@ -71,7 +71,7 @@ kolektor() {
 one_class() {
   local budget=(--max-train 2000 --max-test 2000)
   bench knn "$1" --all --seeds 0
-  bench oc-svm "$1" --all --seeds 0
+  bench oc-svm "$1" --all --seeds 0 --max-train 2000 --max-test 2000
   bench gmm "$1" --all --seeds 0
   bench dagmm "$1" --all --seeds 0 "${budget[@]}" -o epochs=50
   bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
