@@ -36,10 +36,11 @@ embedded() {
 mvtec() {
   local bottle=(mvtec-ad --all -d category=bottle)
   local small=("${bottle[@]}" -d size=146 -d crop=128)
-  for method in padim spade features-gaussian features-knn; do
+  for method in padim features-gaussian features-knn; do
     bench $method "${bottle[@]}" "${resnet[@]}"
     bench $method "${bottle[@]}"
   done
+  bench spade "${bottle[@]}" "${resnet[@]}"
   bench padim "${bottle[@]}" -o backbone=resnet18-random
   bench student-teacher "${bottle[@]}" "${resnet[@]}" --seeds 0
   bench student-teacher "${bottle[@]}" --seeds 0

@@ -309,10 +309,10 @@ def test_summary_and_comparison(tmp_path):
     assert np.isnan(summary.loc["geotrans, softmax", "image_auroc_std"])
     assert (summary.loc["knn", "cases"], summary.loc["knn", "seeds"]) == (2, 2)
     shown = bench.compare(found, "image_auroc", folder=folder)
-    assert shown.loc["knn", "image_auroc"] == "75.0 ± 5.0"
-    assert shown.loc["knn", "image_auroc, published"] == "60.0"
+    assert shown.loc["knn", "image AUROC"] == "75.0 ± 5.0"
+    assert shown.loc["knn", "image AUROC, published"] == "60.0"
     # the published mean is over ten classes, ours over one
-    assert shown.loc["geotrans, softmax", "image_auroc, published"] == ""
+    assert shown.loc["geotrans, softmax", "image AUROC, published"] == ""
 
 
 def test_figures_of_tables(tmp_path):

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 MEASURES = ("image_auroc", "pixel_auroc", "pro", "average_precision", "best_f1")
 COSTS = ("fit_seconds", "score_seconds", "peak_memory_mb", "parameters")
 OPEN_SET = ("accuracy", "oscr", "fpr95")
+TITLES = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "pro": "PRO",
+    "average_precision": "average precision",
+    "best_f1": "best F1",
+    "accuracy": "accuracy",
+    "oscr": "OSCR",
+    "fpr95": "FPR at 95 % TPR",
+}
 
 
 def results(
@@ -146,30 +156,31 @@ def compare(
 
     Args:
         rows: of `results`, of one data set.
-        *measures: columns, "image_auroc" and the like.
+        *measures: columns, those of `TITLES`.
         folder: see `results`.
 
     Returns:
-        A row a name. For each measure "mean ± standard deviation over the seeds" in
-        percent, and the published value for the same cases, where there is one for all
-        of them.
+        A row a name. For each measure the mean ± the standard deviation over the seeds,
+        in percent, and the published value for the same cases, where there is one for
+        all of them; and how many cases and seeds there are.
     """
     import pandas as pd
 
     table = summary(rows)
-    result = pd.DataFrame(index=table.index)
+    result = pd.DataFrame(index=table.index.rename("method"))
     for measure in measures:
-        result[measure] = [
+        title = TITLES[measure]
+        result[title] = [
             as_percent(mean, std)
             for mean, std in zip(table[measure], table[f"{measure}_std"], strict=True)
         ]
         found = beside(rows, measure, folder)[1]
         if found:
-            result[f"{measure}, published"] = [
+            result[f"{title}, published"] = [
                 f"{100 * found[name]:.1f}" if name in found else ""
                 for name in table.index
             ]
-    result["seeds"] = table["seeds"]
+    result[["cases", "seeds"]] = table[["cases", "seeds"]]
     return result
 
 
