@@ -45,15 +45,15 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${resnet[@]}" --seeds 0
   bench student-teacher "${bottle[@]}" --seeds 0
   large_images "${small[@]}"
-  bench inpainting "${small[@]}" -o crop_size=64 -o epochs=60 --seeds 0
+  bench inpainting "${small[@]}" -o crop_size=64 -o epochs=40 --seeds 0
 }
 
 large_images() {
   bench patch-gaussian "$@"
   for loss in l2 ssim cw-ssim; do
-    bench autoencoder "$@" -o "loss=$loss" -o epochs=100 --seeds 0
+    bench autoencoder "$@" -o "loss=$loss" -o epochs=60 --seeds 0
   done
-  bench vae "$@" -o epochs=100 --seeds 0
+  bench vae "$@" -o epochs=60 --seeds 0
 }
 
 kolektor() {
@@ -65,22 +65,23 @@ kolektor() {
   bench features-gaussian "${sdd[@]}" "${resnet[@]}"
   bench features-gaussian "${sdd[@]}"
   large_images "${sdd[@]}"
-  bench student-teacher "${sdd[@]}" "${resnet[@]}" -o epochs=10 --seeds 0
-  bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o crop_size=64 -o epochs=60 --seeds 0
+  bench student-teacher "${sdd[@]}" "${resnet[@]}" -o epochs=5 --seeds 0
+  bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o crop_size=64 -o epochs=30 --seeds 0
 }
 
 one_class() {
-  local budget=(--max-train 2000 --max-test 2000)
+  local budget=(--max-train 1500 --max-test 2000)
+  local svdd=("${budget[@]}" -o pretrain_epochs=5 -o epochs=15 -o batch_size=50)
   bench knn "$1" --all --seeds 0
-  bench oc-svm "$1" --all --seeds 0 --max-train 2000 --max-test 2000
   bench gmm "$1" --all --seeds 0
-  bench dagmm "$1" --all --seeds 0 "${budget[@]}" -o epochs=50
-  bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
-  bench deep-svdd "$1" --all --seeds $2 "${budget[@]}" -o pretrain_epochs=10 -o epochs=25
-  bench deep-svdd "$1" --all --seeds $2 "${budget[@]}" -o pretrain_epochs=10 -o epochs=25 \
-    -o objective=soft-boundary
+  bench oc-svm "$1" --all --seeds 0 --max-train 2000 --max-test 2000
+  bench deep-svdd "$1" --all --seeds $2 "${svdd[@]}"
+  bench deep-svdd "$1" --all --seeds $2 "${svdd[@]}" -o objective=soft-boundary -o warm_up=5
   bench geotrans "$1" --all --seeds 0 --max-train 1000 --max-test 1000 \
     -o transformations=8 -o epochs=60 -o lr=3e-3
+  bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
+  bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
+    -o batch_size=250
 }
 
 mnist() { one_class mnist "0 1"; }

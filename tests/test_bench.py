@@ -195,6 +195,11 @@ def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
             ValueError,
             "until: expected",
         ),
+        (
+            lambda: bench.results("nanofibres", ["padim", "padme"]),
+            ValueError,
+            "methods: expected .* got 'padme'",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, message):
@@ -292,6 +297,9 @@ def test_newest_row_of_a_run_counts_and_chapters_are_in_order(tmp_path):
     assert list(found["image_auroc"]) == [0.9, 0.4]
     assert list(bench.results("mnist", until="padim", folder=folder)["method"]) == [
         "knn"
+    ]
+    assert list(bench.results("mnist", ["geotrans"], folder=folder)["method"]) == [
+        "geotrans"
     ]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,16 @@ TITLES = {
 
 
 def results(
-    data: str, until: str | None = None, folder: Path | None = None
+    data: str,
+    methods: Sequence[str] | None = None,
+    until: str | None = None,
+    folder: Path | None = None,
 ) -> pd.DataFrame:
     """The rows of a data set, the newest of each run.
 
     Args:
         data: its name, as of `adlab.data.load`.
+        methods: only these; None for all.
         until: only methods of the chapters up to that of this one.
         folder: of the tables; None for those that come with the book.
 
@@ -70,6 +75,10 @@ def results(
         for options in rows["data_options"]
     ]
     rows["chapter"] = rows["method"].map(chapters)
+    for method in methods or ():
+        check_choice("methods", method, chapters)
+    if methods is not None:
+        rows = rows[rows["method"].isin(methods)]
     if until is not None:
         check_choice("until", until, chapters)
         rows = rows[rows["chapter"] <= chapters[until]]
