@@ -303,6 +303,17 @@ def test_newest_row_of_a_run_counts_and_chapters_are_in_order(tmp_path):
     ]
 
 
+def test_other_settings_have_another_name(tmp_path):
+    folder = table(
+        tmp_path,
+        ("knn", {"k": 1}, 0, 0, 0.4),
+        ("knn", {"k": 5, "max_train": 9}, 0, 0, 0.5),
+        ("geotrans", {"lr": 1}, 0, 0, 0.6),
+    )
+    names = list(bench.results("mnist", folder=folder)["name"])
+    assert names == ["knn, k=1", "knn, k=5, max_train=9", "geotrans"]
+
+
 def test_summary_and_comparison(tmp_path):
     lines = [
         ("knn", {}, case, seed, 0.6 + 0.2 * case + 0.1 * seed)

@@ -46,7 +46,8 @@ def results(
 
     Returns:
         One row a run. Beside the columns of the table: `name`, the method with those of
-        its options that are words, as "padim, resnet18"; `case`, the class, category or
+        its options that are words, as "padim, resnet18", and with others where they
+        differ between rows; `case`, the class, category or
         split; and `chapter`. In the order of the chapters.
 
     Raises:
@@ -66,10 +67,7 @@ def results(
     rows = pd.DataFrame(read(file)).drop_duplicates([*KEY], keep="last")
     for column in (*MEASURES, *OPEN_SET, *COSTS, "n_train", "n_test", "seed"):
         rows[column] = pd.to_numeric(rows[column])
-    rows["name"] = [
-        name_of(method, json.loads(settings))
-        for method, settings in zip(rows["method"], rows["settings"], strict=True)
-    ]
+    rows["name"] = names(rows)
     rows["case"] = [
         ", ".join(str(value) for value in json.loads(options).values())
         for options in rows["data_options"]
@@ -83,6 +81,25 @@ def results(
         check_choice("until", until, chapters)
         rows = rows[rows["chapter"] <= chapters[until]]
     return rows.sort_values(["chapter", "name", "case", "seed"], ignore_index=True)
+
+
+def names(rows: pd.DataFrame) -> list[str]:
+    """The name of each row: see `name_of`. Where that is not enough to tell settings
+    apart, what differs stands behind it.
+    """
+    settings = [json.loads(text) for text in rows["settings"]]
+    short = [name_of(m, s) for m, s in zip(rows["method"], settings, strict=True)]
+    result = []
+    for name, own in zip(short, settings, strict=True):
+        others = [s for n, s in zip(short, settings, strict=True) if n == name]
+        differing = [
+            option
+            for option in sorted({key for s in others for key in s} - {"weights"})
+            if len({json.dumps(s.get(option)) for s in others}) > 1
+        ]
+        extra = [f"{o}={own[o]}" for o in differing if o in own]
+        result.append(", ".join([name, *extra]))
+    return result
 
 
 def name_of(method: str, settings: dict[str, object]) -> str:

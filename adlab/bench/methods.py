@@ -80,8 +80,8 @@ def patch_dagmm(
 
 def pca_mixture(
     n_components: int = 3,
-    n_directions: int = 30,
-    reg_covar: float = 1e-4,
+    n_directions: int = 60,
+    reg_covar: float = 1e-2,
     *,
     seed: int = 0,
     device: str = "auto",
