@@ -1,6 +1,6 @@
-"""Why our Gaussian mixture and our kernel SVDD stay below published figures on MNIST: `python benchmarks/gaps.py`.
+"""Why our mixture and our kernel SVDD stay below published figures: `python benchmarks/gaps.py`.
 
-One digit against the rest, on those where the gap is widest; every row changes the
+MNIST, one digit against the rest, on those where the gap is widest; every row changes the
 settings of one of the two methods. Prints the AUROC of each digit and the mean.
 """
 
