@@ -301,6 +301,8 @@ def test_newest_row_of_a_run_counts_and_chapters_are_in_order(tmp_path):
     assert list(bench.results("mnist", ["geotrans"], folder=folder)["method"]) == [
         "geotrans"
     ]
+    with pytest.raises(ValueError, match="methods: expected some that have rows in"):
+        bench.results("mnist", ["padim"], folder=folder)
 
 
 def test_other_settings_have_another_name(tmp_path):

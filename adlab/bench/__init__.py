@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MEASURES = ("image_auroc", "pixel_auroc", "pro", "average_precision", "best_f1")
 COSTS = ("fit_seconds", "score_seconds", "peak_memory_mb", "parameters")
 OPEN_SET = ("accuracy", "oscr", "fpr95")
+CASES = ("category", "normal_class", "split")
 TITLES = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
@@ -52,7 +53,7 @@ def results(
 
     Raises:
         FileNotFoundError: there is no table of that data set.
-        ValueError: an unknown method, or a file that is no such table.
+        ValueError: an unknown method, none with a row, or a file that is no such table.
     """
     import pandas as pd
 
@@ -68,10 +69,7 @@ def results(
     for column in (*MEASURES, *OPEN_SET, *COSTS, "n_train", "n_test", "seed"):
         rows[column] = pd.to_numeric(rows[column])
     rows["name"] = names(rows)
-    rows["case"] = [
-        ", ".join(str(value) for value in json.loads(options).values())
-        for options in rows["data_options"]
-    ]
+    rows["case"] = [_case(json.loads(options)) for options in rows["data_options"]]
     rows["chapter"] = rows["method"].map(chapters)
     for method in methods or ():
         check_choice("methods", method, chapters)
@@ -80,7 +78,16 @@ def results(
     if until is not None:
         check_choice("until", until, chapters)
         rows = rows[rows["chapter"] <= chapters[until]]
+    if rows.empty:
+        raise ValueError(
+            f"methods: expected some that have rows in {file}, got {methods or until}"
+        )
     return rows.sort_values(["chapter", "name", "case", "seed"], ignore_index=True)
+
+
+def _case(data_options: dict[str, object]) -> str:
+    given = [data_options[name] for name in CASES if name in data_options]
+    return str(given[0]) if given else ""
 
 
 def names(rows: pd.DataFrame) -> list[str]:
