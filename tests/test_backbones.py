@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -467,8 +468,6 @@ def test_importing_brings_no_torchvision():
 
 
 def test_weights_are_small_and_finite():
-    from safetensors.torch import load_file
-
     assert WEIGHTS.stat().st_size < 2_000_000
     assert all(torch.isfinite(w.float()).all() for w in load_file(WEIGHTS).values())
 
@@ -490,13 +489,12 @@ def test_textures_are_images_of_every_class(script):
 
 
 def test_texnet_tells_fresh_textures_apart(script):
-    from safetensors.torch import load_file
-
+    """As the page on data says: 85.0 % of 2120, of 53 classes."""
     network = TexNet()
     network.load_state_dict(load_file(WEIGHTS))
-    share = script["accuracy"](network, 6 * len(script["CLASSES"]), seed=12345)
-    assert network.head.out_features == len(script["CLASSES"])
-    assert share > 0.7
+    share = script["accuracy"](network, 2120, seed=1)
+    assert network.head.out_features == len(script["CLASSES"]) == 53
+    assert share == pytest.approx(0.85, abs=0.01)
 
 
 def test_training_repeats_itself_and_leaves_only_the_weights(script, tmp_path):

@@ -200,7 +200,7 @@ def compare(
     import pandas as pd
 
     table = summary(rows)
-    result = pd.DataFrame(index=table.index.rename("method"))
+    result = pd.DataFrame(index=table.index.rename(None))
     for measure in measures:
         title = TITLES[measure]
         result[title] = [
