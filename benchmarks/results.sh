@@ -45,6 +45,10 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${resnet[@]}" --seeds 0
   bench student-teacher "${bottle[@]}" --seeds 0
   large_images "${small[@]}"
+  for loss in l2 ssim; do # whole bottles, a larger network
+    bench autoencoder "${small[@]}" -o "loss=$loss" -o epochs=60 -o patch_size=128 \
+      -o "widths=(16, 32, 64, 64)" -o bottleneck=32 --seeds 0
+  done
   bench inpainting "${small[@]}" -o crop_size=64 -o epochs=40 --seeds 0
 }
 
