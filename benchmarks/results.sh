@@ -83,6 +83,8 @@ one_class() {
   bench geotrans "$1" --all --seeds 0 --max-train 1000 --max-test 1000 \
     -o transformations=8 -o epochs=60 -o lr=3e-3
   bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
+  bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean \
+    -o "widths=(8, 16, 32, 32)" -o bottleneck=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
 }

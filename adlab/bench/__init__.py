@@ -114,7 +114,7 @@ def name_of(method: str, settings: dict[str, object]) -> str:
     words = [
         value
         for option, value in sorted(settings.items())
-        if isinstance(value, str) and option != "weights"
+        if isinstance(value, str) and option not in ("weights", "image_score")
     ]
     return ", ".join([method, *words])
 
