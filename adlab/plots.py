@@ -7,6 +7,7 @@ colour, so that nothing is told by colour alone.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -257,7 +258,7 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
         ValueError: no rows, or columns that the table has not.
     """
     _check_columns(table, ["value", "std"])
-    height = 0.28 * len(table) + 0.9
+    height = 0.34 * len(table) + 0.9
     figure, ax = plt.subplots(figsize=(_WIDTH * 0.8, height), layout="constrained")
     places = np.arange(len(table))[::-1]
     ax.errorbar(
@@ -274,7 +275,8 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
         x, y = zip(*known, strict=True)
         style = {"facecolors": "none", "edgecolors": ANOMALOUS, "s": 55, "zorder": 3}
         ax.scatter(100 * np.array(x), y, marker="D", label="published", **style)
-    ax.set(yticks=places, yticklabels=table.index, xlabel="percent")
+    names = [textwrap.fill(name, 32) for name in table.index]
+    ax.set(yticks=places, yticklabels=names, xlabel="percent")
     ax.set_ylim(-0.6, len(table) - 0.4)
     ax.grid(axis="x", alpha=0.4)
     ax.legend(fontsize=8)
