@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from adlab._checks import check_number
 from adlab.detector import Detector
-from adlab.training import resolve_device, seeded, train
+from adlab.training import resolve_device, seeded
 from adlab.vectors import _check_vectors_or_images, cholesky_factors, e_step, m_step
 
 # -- model
@@ -242,23 +242,16 @@ class DAGMM(Detector):
             )
 
     def _train(self, x: Tensor) -> None:
-        device = resolve_device(self.device)
-        networks = nn.ModuleList([self.compression_, self.estimation_]).to(device)
+        networks = nn.ModuleList([self.compression_, self.estimation_])
+        networks.to(resolve_device(self.device))
         n_batches = math.ceil(len(x) / self.batch_size)
-        options = {
-            "epochs": self.epochs,
-            "batch_size": math.ceil(len(x) / n_batches),
-            "lr": self.lr,
-        }
         self.history_ = []
         if self.epochs:
-            self.history_ = train(
+            self.history_ = self._optimise(
                 networks,
                 self._loss,
                 x,
-                **options,
-                seed=self.seed,
-                device=device,
+                batch_size=math.ceil(len(x) / n_batches),
                 check=self._check,
             )
         networks.eval()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adlab._checks import check_choice, check_number
 from adlab.data import ImageSet
 from adlab.detector import Detector
-from adlab.training import resolve_device, seeded, train
+from adlab.training import resolve_device, seeded
 
 # -- the network
 
@@ -335,27 +335,8 @@ class _OneClass(Detector):
         def error(batch: Tensor) -> Tensor:
             return (autoencoder(batch) - batch).square().flatten(1).sum(1).mean()
 
-        self.pretrain_history_ = self._run(
-            autoencoder, error, images, self.pretrain_epochs
-        )
-
-    def _run(
-        self,
-        network: nn.Module,
-        loss: Callable[[Tensor], Tensor],
-        images: object,
-        epochs: int,
-    ) -> list[float]:
-        return train(
-            network,
-            loss,
-            images,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-            device=self.device,
+        self.pretrain_history_ = self._optimise(
+            autoencoder, error, images, epochs=self.pretrain_epochs
         )
 
     def _train(self, images: object) -> None:
@@ -472,7 +453,7 @@ class DeepSVDD(_OneClass):
         loss = self._one_class
         if self.objective == "soft-boundary":
             loss = self._soft_boundary(sum(map(len, self._stream(images))))
-        self.history_ = self._run(self.network_, loss, images, self.epochs)
+        self.history_ = self._optimise(self.network_, loss, images)
 
     def _one_class(self, batch: Tensor) -> Tensor:
         return one_class_loss(self._distance(batch))
@@ -600,8 +581,8 @@ class DeepSAD(_OneClass):
 
     def _train(self, images: object) -> None:
         n = sum(map(len, self._stream(images)))
-        self.history_ = self._run(
-            self.network_, lambda batch: self._loss(batch, n), images, self.epochs
+        self.history_ = self._optimise(
+            self.network_, lambda batch: self._loss(batch, n), images
         )
 
     def _loss(self, batch: Tensor, n: int) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adlab._checks import check_choice, check_images, check_number
-from adlab.training import resolve_device, seeded, stream
+from adlab.training import resolve_device, seeded, stream, train
 
 _CLASSES: dict[str, type[Detector]] = {}
 
@@ -175,6 +175,20 @@ class Detector:
                     f"images: expected shape ({expected}), got {tuple(batch.shape)}"
                 )
             yield batch.to(device)
+
+    def _optimise(
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        images: object,
+        **options: object,
+    ) -> list[float]:
+        """`adlab.training.train` with the detector's own epochs, batch_size, lr,
+        weight_decay, seed and device, as far as it has them; `options` come first.
+        """
+        names = ("epochs", "batch_size", "lr", "weight_decay", "seed", "device")
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return train(network, loss, images, **own | options)
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: object) -> Tensor:
         self._check_fitted()

@@ -21,7 +21,7 @@ from torch.nn.functional import conv2d, cross_entropy, log_softmax, pad
 
 from adlab._checks import check_choice, check_number
 from adlab.detector import Detector
-from adlab.training import resolve_device, seeded, train
+from adlab.training import seeded
 
 # -- transformations
 
@@ -353,16 +353,12 @@ class GeoTrans(Detector):
         for name in self.names:  # before the work: refuses images of a wrong shape
             transform(x[:1], name)
         n_batches = math.ceil(len(known) / self.batch_size)
-        self.history_ = train(
+        self.history_ = self._optimise(
             self.network_,
             self._loss,
             known,
-            epochs=self.epochs,
             batch_size=math.ceil(len(known) / n_batches),
-            lr=self.lr,
             weight_decay=5e-4,
-            seed=self.seed,
-            device=resolve_device(self.device),
         )
         self._fit_scores(held_out)
 

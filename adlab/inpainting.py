@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 from adlab import similarity
 from adlab._checks import check_choice, check_number
 from adlab.detector import Localizer
-from adlab.training import seeded, train
+from adlab.training import seeded
 
 SCALES = 4  # of the gradient magnitude similarity
 SMALLEST = 24  # pixels: 3 at the coarsest scale, for the gradient
@@ -304,15 +304,10 @@ class Inpainting(Localizer):
                 )
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
-        self.history_ = train(
+        self.history_ = self._optimise(
             self.network_,
             lambda batch: self._loss(random_crops(batch, self.crop_size)),
             images,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed,
-            device=self.device,
         )
 
     def _loss(self, x: Tensor) -> Tensor:

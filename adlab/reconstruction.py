@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from adlab import similarity
 from adlab._checks import check_choice, check_number
 from adlab.detector import Localizer
-from adlab.training import seeded, train
+from adlab.training import seeded
 
 # -- the network
 
@@ -294,15 +294,10 @@ class _Reconstruction(Localizer):
                 )
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
-        self.history_ = train(
+        self.history_ = self._optimise(
             self.network_,
             lambda batch: self._loss(random_patches(batch, self.patch_size)).mean(),
             images,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed,
-            device=self.device,
         )
 
     def _loss(self, patches: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from adlab._checks import check_choice, check_number
 from adlab._maps import enlarge_and_blur
@@ -59,7 +60,7 @@ def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tenso
     x, gallery = x - centre, gallery - centre
     least = torch.full((len(x),), torch.inf).to(x)
     for part in gallery.split(chunk):
-        squared = torch.addmm(part.square().sum(1), x, part.T, alpha=-2)
+        squared = linear(x, -2 * part, part.square().sum(1))  # without the ‖x‖²
         least = torch.minimum(least, squared.amin(1))
     return (least + x.square().sum(1)).clamp_min(0).sqrt()
 

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_spl
 from adlab._checks import check_choice, check_number
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Detector, Localizer
-from adlab.training import resolve_device, seeded, train
+from adlab.training import resolve_device, seeded
 from adlab.vectors import Moments
 
 # -- networks that describe patches
@@ -334,9 +334,7 @@ class StudentTeacher(Localizer):
             self._teach(learn)
         self.mean_, std = self._statistics(self._features, learn)
         self.std_ = std.clamp_min(std.median() / 2)  # see the class
-        self.history_ = self._train(
-            self.students_, self._student_loss, learn, self.epochs
-        )
+        self.history_ = self._optimise(self.students_, self._student_loss, learn)
         self.term_mean_, self.term_std_ = self._statistics(self._terms, held_out)
 
     def _probe(self) -> None:
@@ -377,24 +375,6 @@ class StudentTeacher(Localizer):
         network = PatchNetwork(self.input_shape_[0], *size)
         return network.to(resolve_device(self.device))
 
-    def _train(
-        self,
-        network: nn.Module,
-        loss: Callable[[Tensor], Tensor],
-        images: Dataset,
-        epochs: int,
-    ) -> list[float]:
-        return train(
-            network,
-            loss,
-            images,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed,
-            device=self.device,
-        )
-
     def _statistics(
         self, function: Callable[[Tensor], Tensor], images: Dataset
     ) -> tuple[Tensor, Tensor]:
@@ -433,7 +413,7 @@ class StudentTeacher(Localizer):
             return misses.square().mean() + compactness_loss(_rows(descriptions))
 
         both = nn.ModuleList([self.teacher_, decoder])
-        return self._train(both, loss, images, self.teacher_epochs)
+        return self._optimise(both, loss, images, epochs=self.teacher_epochs)
 
     def _self_supervise(self, images: Dataset) -> list[float]:
         """Let the teacher learn to know patches again, from among those of other images
@@ -449,7 +429,7 @@ class StudentTeacher(Localizer):
             losses = triplet_loss(anchor, positive, negative)
             return losses.mean() + compactness_loss(_rows(anchor))
 
-        return self._train(self.teacher_, loss, images, self.teacher_epochs)
+        return self._optimise(self.teacher_, loss, images, epochs=self.teacher_epochs)
 
     def _knowledge(self, batch: Tensor) -> Tensor:
         """The features of the backbone, those of several layers together."""

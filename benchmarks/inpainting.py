@@ -12,18 +12,17 @@ import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import torch
+from shared import measure, print_table
 from torch import Tensor
 
-from adlab import data, metrics
-from adlab.data import ImageSet, Splits
+from adlab import data
+from adlab.data import Splits
 from adlab.inpainting import Inpainting, inpainting_loss, loss_map, smooth
 from adlab.reconstruction import Autoencoder
 
 LOSSES = {"l2": (0, 0), "l2 + ssim": (1, 0), "l2 + ssim + msgms": (1, 1)}
 SIZES = (2, 4, 8, 16)
-MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
 WINDOW = 11
 
 
@@ -46,17 +45,6 @@ def data_sets(seed: int) -> dict[str, Splits]:
             "nanofibres", size=64, n_train=104, n_val=1, n_test=60, seed=seed
         ),
     }
-
-
-def measure(maps: Tensor, test: ImageSet) -> list[float]:
-    """Image AUROC by the max and by the mean of the map, pixel AUROC, PRO."""
-    pixels = maps.flatten(1)
-    return [
-        metrics.auroc(pixels.amax(1), test.labels),
-        metrics.auroc(pixels.mean(1), test.labels),
-        metrics.pixel_auroc(maps, test.masks),
-        metrics.pro(maps, test.masks),
-    ]
 
 
 def maps_of(detector: Inpainting, images: Tensor, score: str, sizes: tuple) -> Tensor:
@@ -129,12 +117,7 @@ def main() -> None:
                 seconds.setdefault(key, []).append(elapsed)
                 print(f"seed {seed}: {data_name}, {name}", file=sys.stderr)
     print(f"{options.epochs} epochs, {options.seeds} seeds")
-    titles = "".join(f"{name:>16}" for name in MEASURES)
-    print(f"{'data':12}{'model':44}{titles}{'fit, s':>9}")
-    for (data_name, name), values in results.items():
-        mean, std = np.mean(values, axis=0), np.std(values, axis=0)
-        cells = "".join(f"{m:9.3f} ± {s:.3f}" for m, s in zip(mean, std, strict=True))
-        print(f"{data_name:12}{name:44}{cells}{np.mean(seconds[data_name, name]):9.1f}")
+    print_table(results, seconds)
 
 
 if __name__ == "__main__":

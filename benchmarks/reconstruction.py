@@ -9,12 +9,12 @@ import argparse
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
+from shared import measure, print_table
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from adlab import data, metrics
+from adlab import data
 from adlab.dagmm import DAGMM
 from adlab.data import ImageSet, Splits
 from adlab.detector import Localizer
@@ -30,7 +30,6 @@ LOSSES = [
     {"cw-ssim": 1, "ms-ssim": 1},
 ]
 SCORES = ["reconstruction", "reconstruction-probability", "elbo"]
-MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
 
 
 def data_sets(seed: int) -> dict[str, Splits]:
@@ -106,26 +105,14 @@ def models(seed: int, epochs: int) -> dict[str, Callable[[], Localizer]]:
     return makers
 
 
-def measure(detector: Localizer, test: ImageSet) -> list[float]:
-    """Image AUROC by the max and by the mean of the map, pixel AUROC, PRO."""
-    maps = detector.anomaly_map(test.images)
-    pixels = maps.flatten(1)
-    return [
-        metrics.auroc(pixels.amax(1), test.labels),
-        metrics.auroc(pixels.mean(1), test.labels),
-        metrics.pixel_auroc(maps, test.masks),
-        metrics.pro(maps, test.masks),
-    ]
-
-
 def rows(name: str, detector: Localizer, test: ImageSet) -> dict[str, list[float]]:
     """One row of results a score."""
     if not isinstance(detector, VariationalAutoencoder):
-        return {name: measure(detector, test)}
+        return {name: measure(detector.anomaly_map(test.images), test)}
     results = {}
     for score in SCORES:
         detector.score = score
-        results[f"{name}, {score}"] = measure(detector, test)
+        results[f"{name}, {score}"] = measure(detector.anomaly_map(test.images), test)
     return results
 
 
@@ -148,15 +135,7 @@ def main() -> None:
                     results.setdefault((data_name, row), []).append(values)
                     seconds.setdefault((data_name, row), []).append(elapsed)
     print(f"{options.epochs} epochs, {options.seeds} seeds")
-    print(
-        f"{'data':12}{'model':40}"
-        + "".join(f"{name:>16}" for name in MEASURES)
-        + f"{'fit, s':>9}"
-    )
-    for (data_name, row), values in results.items():
-        mean, std = np.mean(values, axis=0), np.std(values, axis=0)
-        cells = "".join(f"{m:9.3f} ± {s:.3f}" for m, s in zip(mean, std, strict=True))
-        print(f"{data_name:12}{row:40}{cells}{np.mean(seconds[data_name, row]):9.1f}")
+    print_table(results, seconds)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ import copy
 import time
 from collections.abc import Iterator
 
-import numpy as np
+from shared import measure, print_table
 from torch import Tensor, nn
 
-from adlab import data, metrics
-from adlab.data import ImageSet, Splits
+from adlab import data
+from adlab.data import Splits
 from adlab.detector import Localizer
 from adlab.padim import PaDiM
 from adlab.student_teacher import MultiScale, StudentTeacher
 
 FIELDS = (9, 17, 33, 65)
-MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
 
 
 def data_sets(seed: int) -> dict[str, Splits]:
@@ -81,18 +80,6 @@ def detectors(
     yield "PaDiM", *fit(PaDiM(seed=seed))
 
 
-def measure(detector: Localizer, test: ImageSet) -> list[float]:
-    """Image AUROC by the max and by the mean of the map, pixel AUROC, PRO."""
-    maps = detector.anomaly_map(test.images)
-    pixels = maps.flatten(1)
-    return [
-        metrics.auroc(pixels.amax(1), test.labels),
-        metrics.auroc(pixels.mean(1), test.labels),
-        metrics.pixel_auroc(maps, test.masks),
-        metrics.pro(maps, test.masks),
-    ]
-
-
 def main() -> None:
     """Print one line a detector and data set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -106,18 +93,12 @@ def main() -> None:
         for data_name, splits in data_sets(seed).items():
             for name, detector, elapsed in detectors(splits, seed, options.epochs):
                 row = data_name, name
-                results.setdefault(row, []).append(measure(detector, splits.test))
+                results.setdefault(row, []).append(
+                    measure(detector.anomaly_map(splits.test.images), splits.test)
+                )
                 seconds.setdefault(row, []).append(elapsed)
     print(f"{options.epochs} epochs, {options.seeds} seeds")
-    print(
-        f"{'data':12}{'detector':42}"
-        + "".join(f"{name:>16}" for name in MEASURES)
-        + f"{'fit, s':>9}"
-    )
-    for row, values in results.items():
-        mean, std = np.mean(values, axis=0), np.std(values, axis=0)
-        cells = "".join(f"{m:9.3f} ± {s:.3f}" for m, s in zip(mean, std, strict=True))
-        print(f"{row[0]:12}{row[1]:42}{cells}{np.mean(seconds[row]):9.1f}")
+    print_table(results, seconds)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
-from adlab import geotrans, metrics
+from adlab import metrics
 from adlab.data import ImageSet
 from adlab.geotrans import (
     GeoTrans,
@@ -419,17 +419,17 @@ def test_two_steps_are_features_and_then_a_detector():
 def seen_while_fitting(monkeypatch, **options):
     """What the classifier was trained on, and what the Dirichlet was fitted to."""
     seen = {}
-    train, fit_scores = geotrans.train, GeoTrans._fit_scores
+    optimise, fit_scores = GeoTrans._optimise, GeoTrans._fit_scores
 
-    def spy_train(network, loss, images, **kwargs):
+    def spy_optimise(self, network, loss, images, **options):
         seen["classifier"] = images
-        return train(network, loss, images, **kwargs)
+        return optimise(self, network, loss, images, **options)
 
     def spy_fit_scores(self, held_out):
         seen["scores"] = held_out
         fit_scores(self, held_out)
 
-    monkeypatch.setattr(geotrans, "train", spy_train)
+    monkeypatch.setattr(GeoTrans, "_optimise", spy_optimise)
     monkeypatch.setattr(GeoTrans, "_fit_scores", spy_fit_scores)
     model = fitted(**options)
     return model, seen["classifier"], seen["scores"]
