@@ -114,13 +114,7 @@ class Detector:
         from safetensors.torch import save
 
         self._check_fitted()
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(
-                f"path: expected a file in an existing folder, got {path}"
-            )
-        if path.is_dir():
-            raise IsADirectoryError(f"path: expected a file, got the folder {path}")
+        path = check_destination(path)
         config, tensors = _pack(self)
         content = save(tensors, {"adlab": json.dumps(config, default=_plain)})
         temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -243,6 +237,18 @@ class Localizer(Detector):
         check_choice("image_score", self.image_score, ("max", "mean"))
         pixels = self._map(batch).flatten(1)
         return pixels.amax(1) if self.image_score == "max" else pixels.mean(1)
+
+
+def check_destination(path: str | os.PathLike) -> Path:
+    """Refuse a path where no file can be written; before long work, not after it."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"path: expected a file in an existing folder, got {path}"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"path: expected a file, got the folder {path}")
+    return path
 
 
 def load_detector(path: str | os.PathLike) -> Detector:

@@ -73,6 +73,7 @@ class PatchMoments:
     """
 
     input_shape: list[int]  # (C, H, W) of an image
+    features: dict[str, object]  # backbone, layers, seed and channels they come from
     sizes: list[tuple[int, int]]  # of the feature maps, from coarse to fine
     layers: list[Moments]  # of each feature map, jointly with all coarser ones
 
@@ -80,16 +81,27 @@ class PatchMoments:
         """Take in all that another one has seen.
 
         Raises:
-            ValueError: it comes from images of another shape, or from other layers.
+            ValueError: it comes from images of another shape, or from other features.
         """
-        if (self.input_shape, self.sizes) != (other.input_shape, other.sizes):
+        if self.input_shape != other.input_shape:
             raise ValueError(
-                f"other: expected moments of images {self.input_shape} with maps "
-                f"{self.sizes}, got {other.input_shape} with {other.sizes}"
+                f"other: expected moments of images {self.input_shape}, "
+                f"got {other.input_shape}"
             )
+        _check_same_features("other", self.features, other.features)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.merge(theirs)
         return self
+
+
+def _check_same_features(
+    name: str, expected: dict[str, object], got: dict[str, object]
+) -> None:
+    for what, value in expected.items():
+        if got[what] != value:
+            raise ValueError(
+                f"{name}: expected moments of {what} {value}, got {got[what]}"
+            )
 
 
 def whiten(moments: PatchMoments, reg_covar: float) -> list[Tensor]:
@@ -275,7 +287,7 @@ class PaDiM(Localizer):
         self._reduce(images)
         given = isinstance(images, PatchMoments)
         moments = images if given else self._gather(images)
-        self._check_moments(moments)
+        _check_same_features("images", self._features(), moments.features)
         self.input_shape_, self.sizes_ = moments.input_shape, moments.sizes
         self.widths_ = [layer.last for layer in moments.layers]
         rows = whiten(moments, self.reg_covar)
@@ -284,12 +296,16 @@ class PaDiM(Localizer):
             self.means_[i].copy_(layer.mean[:, -layer.last :])
             self.rows_[i].copy_(rows[i])
 
-    def _check_moments(self, moments: PatchMoments) -> None:
-        widths = [layer.last for layer in moments.layers]
-        if self.reduction == "random" and sum(widths) != len(self.channels_):
-            raise ValueError(
-                f"moments: expected those of {len(self.channels_)} channels, got {sum(widths)}"
-            )
+    def _features(self) -> dict[str, object]:
+        """Where the vectors come from; of a network of one's own, only its class."""
+        own = isinstance(self.backbone, nn.Module)
+        name = type(self.backbone).__name__ if own else self.backbone
+        return {
+            "backbone": name,
+            "layers": self._network.layers,
+            "seed": self.seed,
+            "channels": self.channels_.tolist() if self.reduction == "random" else None,
+        }
 
     def _build(self) -> None:
         self._build_network()
@@ -358,7 +374,9 @@ class PaDiM(Localizer):
             if moments is None:
                 sizes = [tuple(x.shape[1:3]) for x in maps]
                 layers = [Moments(last=x.shape[3]) for x in maps]
-                moments = PatchMoments(self.input_shape_, sizes, layers)
+                moments = PatchMoments(
+                    self.input_shape_, self._features(), sizes, layers
+                )
                 places = shared_places(sizes)
             joint = None
             for x, (own, parent), layer in zip(maps, places, layers, strict=True):

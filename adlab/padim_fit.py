@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from adlab.data import EMBEDDED, load
-from adlab.data.folders import SUFFIXES, _crop, _read_image, _resize
+from adlab.data.folders import SUFFIXES, _check_sizes, _crop, _read_image, _resize
+from adlab.detector import check_destination
 from adlab.padim import PaDiM, PatchMoments
 from adlab.vectors import Moments
 
@@ -39,18 +40,20 @@ class ImageFolder(Dataset):
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
-        ValueError: an image that cannot be read, or a colour image among grey ones.
+        ValueError: an image that cannot be read, a colour image among grey ones, or
+            one of another height and width; a size or crop below 1.
     """
 
     def __init__(
         self, path: str | os.PathLike, size: int | None = None, crop: int | None = None
     ):
+        self.size, self.crop = _check_sizes(size, crop)
         files = Path(path).rglob("*")
         self.files = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
         if not self.files:
             raise FileNotFoundError(f"path: expected a folder with images, got {path}")
-        self.size, self.crop = size and (size, size), crop
         self.channels = len(_read_image(self.files[0]))
+        self.shape = self[0].shape
 
     def __len__(self) -> int:
         return len(self.files)
@@ -62,7 +65,13 @@ class ImageFolder(Dataset):
             raise ValueError(f"{file}: expected a grey image, as {self.files[0]} is")
         image = image.expand(self.channels, -1, -1)
         image = _resize(image, self.size, mode="bilinear", antialias=True)
-        return _crop(image, self.crop, file)
+        image = _crop(image, self.crop, file)
+        if index and image.shape != self.shape:
+            raise ValueError(
+                f"{file}: expected shape {tuple(self.shape)}, as {self.files[0]} has, "
+                f"got {tuple(image.shape)}; with a size, images are resized"
+            )
+        return image
 
 
 def add_up(moments: PatchMoments) -> PatchMoments:
@@ -114,6 +123,7 @@ def fit(detector: PaDiM, images: Dataset) -> PaDiM:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
+    check_destination(options.out)
     images = (
         TensorDataset(load(options.images).train.images)
         if options.images in EMBEDDED

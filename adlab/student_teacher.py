@@ -63,8 +63,8 @@ class PatchNetwork(nn.Module):
         check_number("channels", channels, 1, whole=True)
         check_number("n_features", n_features, 1, whole=True)
         check_number("width", width, 1, whole=True)
-        _check_power_of_two("stride", stride, stride)
-        _check_power_of_two("receptive_field", receptive_field, receptive_field - 1)
+        _check_power_of_two("stride", stride)
+        _check_power_of_two("receptive_field", receptive_field, plus=1)
         check_number("receptive_field", receptive_field, 2 * stride + 1)
         self.receptive_field, self.stride = receptive_field, stride
         layers, inside = [], channels
@@ -103,11 +103,12 @@ def _convolutions(receptive_field: int, stride: int) -> list[dict[str, int]]:
     return [first, *[halving] * (n_halvings - 1), *dilated]
 
 
-def _check_power_of_two(name: str, value: object, power: object) -> None:
+def _check_power_of_two(name: str, value: object, plus: int = 0) -> None:
     check_number(name, value, 1, whole=True)
+    power = int(value) - plus
     if power < 1 or power & (power - 1):
-        plus = " + 1" if power != value else ""
-        raise ValueError(f"{name}: expected a power of two{plus}, got {value}")
+        more = f" + {plus}" if plus else ""
+        raise ValueError(f"{name}: expected a power of two{more}, got {value}")
 
 
 # -- losses of a teacher
@@ -279,7 +280,7 @@ class StudentTeacher(Localizer):
     ):
         check_choice("teacher", teacher, TEACHERS)
         check_number("n_students", n_students, 1, whole=True)
-        _check_power_of_two("receptive_field", receptive_field, receptive_field - 1)
+        _check_power_of_two("receptive_field", receptive_field, plus=1)
         _check_term(term, n_students)
         check_backbone(backbone, layers)
         check_number("n_features", n_features, 2, whole=True)
@@ -345,7 +346,7 @@ class StudentTeacher(Localizer):
         self._network = self._mirroring_backbone()
         probe = torch.zeros(1, *self.input_shape_).to(resolve_device(self.device))
         knowledge = self._knowledge(probe)
-        self.stride_ = round(probe.shape[2] / knowledge.shape[2])
+        self.stride_ = _stride(probe.shape[2:], knowledge.shape[2:])
         if self.teacher == "backbone":
             self.n_channels_ = knowledge.shape[1]
 
@@ -514,7 +515,7 @@ class MultiScale(Localizer):
                 f"receptive_fields: expected different numbers, got {receptive_fields!r}"
             )
         for p in receptive_fields:
-            _check_power_of_two("receptive_fields", p, p - 1)
+            _check_power_of_two("receptive_fields", p, plus=1)
         check_choice("image_score", image_score, ("max", "mean"))
         super().__init__(seed=seed, device=device)
         self.detector, self.receptive_fields = detector, tuple(receptive_fields)
@@ -558,6 +559,18 @@ def _hold_out(images: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
 def _rows(features: Tensor) -> Tensor:
     """Feature maps (B, d, h, w) as vectors (B · h · w, d)."""
     return features.movedim(1, -1).flatten(0, 2)
+
+
+def _stride(image: Sequence[int], feature_map: Sequence[int]) -> int:
+    """From one entry of a map to the next, in pixels; at borders a map is rounded up."""
+    longest = max(range(2), key=lambda i: image[i])
+    stride = 2 ** round(math.log2(image[longest] / feature_map[longest]))
+    if tuple(feature_map) != tuple(math.ceil(side / stride) for side in image):
+        raise ValueError(
+            "layers: expected maps of ⌈H / 2ᵏ⌉ × ⌈W / 2ᵏ⌉, "
+            f"got {tuple(feature_map)} of images {tuple(image)}"
+        )
+    return stride
 
 
 def _check_size(batch: Tensor, receptive_field: int) -> None:

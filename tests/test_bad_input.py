@@ -1777,6 +1777,32 @@ CASES = [
         "16",
     ),
     (
+        "students-field-text",
+        lambda _: StudentTeacher(receptive_field="17"),
+        Type,
+        "receptive_field",
+        "an integer",
+        "'17'",
+    ),
+    (
+        "students-fields-none",
+        lambda _: MultiScale(StudentTeacher(), (17, None)),
+        Type,
+        "receptive_fields",
+        "an integer",
+        "None",
+    ),
+    (
+        "students-stride",
+        lambda _: StudentTeacher(
+            backbone=nn.Sequential(nn.Conv2d(1, 4, 3, 3)), layers=("0",), epochs=1
+        ).fit(torch.rand(4, 1, 40, 40)),
+        Value,
+        "layers",
+        "⌈H / 2ᵏ⌉",
+        "(13, 13)",
+    ),
+    (
         "students-field-type",
         lambda _: StudentTeacher(receptive_field=17.0),
         Type,

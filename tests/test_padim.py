@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
+from adlab import padim_fit
 from adlab._maps import enlarge_and_blur
 from adlab.backbones import concatenate
 from adlab.data import ImageSet
@@ -92,6 +93,25 @@ def test_distances_are_scipys_at_every_place(shape, n_features, n_train):
     np.testing.assert_allclose(places_map(detector, test), expected, rtol=1e-3)
 
 
+def test_in_double_precision_distances_are_scipys_to_rounding():
+    moments, maps = model(60)
+    fine = moments.layers[-1]
+    means = [layer.mean[:, -layer.last :] for layer in moments.layers]
+    whitening = whiten(moments, 1e-3)
+    places = shared_places(moments.sizes)
+    double = [x.double().flatten(1, 2) for x in maps]
+    got = sum(squared_distances(double, means, whitening, places)).sqrt().numpy()
+    h, w = moments.sizes[-1]
+    up = interpolate(double[0].unflatten(1, moments.sizes[0]).movedim(3, 1), (h, w))
+    x = torch.cat([up.movedim(1, 3).flatten(1, 2), double[1]], 2).numpy()
+    for place in range(h * w):
+        covariance = np.cov(x[:, place], rowvar=False) + 1e-3 * np.eye(x.shape[2])
+        inverse, mean = np.linalg.inv(covariance), x[:, place].mean(0)
+        np.testing.assert_allclose(fine.mean[place], mean, rtol=1e-9, atol=1e-12)
+        expected = [mahalanobis(row, mean, inverse) for row in x[:, place]]
+        np.testing.assert_allclose(got[:, place], expected, rtol=1e-9)
+
+
 def test_embedding_is_nearest_upsampling_and_concatenation():
     detector = padim(None).fit(pictures(4))
     maps = detector._network(pictures(2, seed=1))
@@ -126,6 +146,7 @@ def test_order_of_layers_does_not_matter():
 def model(n_images=50, seed=0, sizes=((2, 3), (4, 6)), widths=(3, 2)):
     """Moments of drawn vectors on two grids, as `PaDiM._gather` would make them."""
     detector = padim(None)
+    detector._reduce(None)
     drawn = np.random.default_rng(seed)
     maps = [
         torch.from_numpy(drawn.normal(size=(n_images, *size, width))).float()
@@ -248,8 +269,29 @@ def test_moments_of_other_images_are_refused():
     detector = padim()
     with pytest.raises(ValueError, match="other: expected moments of images"):
         detector.moments(pictures(3)).merge(detector.moments(pictures(3, 3)))
-    with pytest.raises(ValueError, match="moments: expected"):
-        padim(4).fit(detector.moments(pictures(3)))
+    with pytest.raises(ValueError, match="other: expected moments of images"):
+        detector.moments(pictures(3)).merge(
+            detector.moments(pictures(3, height=30, width=21))
+        )
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (padim(seed=1), "seed"),
+        (padim(4), "channels"),
+        (padim(layers=LAYERS[1:]), "layers"),
+        (PaDiM("texnet-random", n_features=10), "backbone"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_moments_of_other_features_are_refused(other, what):
+    detector = padim()
+    mine, theirs = (d.moments(pictures(3)) for d in (detector, other))
+    with pytest.raises(ValueError, match=f"other: expected moments of {what}"):
+        mine.merge(theirs)
+    with pytest.raises(ValueError, match=f"images: expected moments of {what}"):
+        detector.fit(theirs)
 
 
 def test_one_image_has_no_covariance():
@@ -482,3 +524,19 @@ def test_images_of_a_folder_are_read_one_by_one(tmp_path):
     assert ImageFolder(tmp_path, size=20, crop=16)[0].shape == (1, 16, 16)
     with pytest.raises(FileNotFoundError, match="expected a folder with images"):
         ImageFolder(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"size: expected an integer in \[1"):
+        ImageFolder(tmp_path, size=0)
+    with pytest.raises(ValueError, match=r"crop: expected an integer in \[1, 20"):
+        ImageFolder(tmp_path, size=20, crop=24)
+    write_images(tmp_path, pictures(1, height=30))  # the first one, anew
+    with pytest.raises(
+        ValueError, match=r"2\.png: expected shape \(1, 30, 24\).* got \(1, 32, 24\)"
+    ):
+        ImageFolder(tmp_path)[1]
+
+
+def test_command_line_looks_where_to_write_before_it_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(padim_fit, "fit", lambda *_: pytest.fail("fitted first"))
+    write_images(tmp_path, pictures(2))
+    with pytest.raises(FileNotFoundError, match="path: expected a file in an existing"):
+        padim_fit.main([str(tmp_path), "--out", str(tmp_path / "no" / "x.safetensors")])

@@ -106,6 +106,22 @@ def test_backbone_does_not_see_black_beyond_the_border():
     np.testing.assert_allclose(flat, flat[:, :, 4:5, 4:5].expand_as(flat), atol=1e-4)
 
 
+@pytest.mark.parametrize("layer", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width"), [(17, 33), (18, 66), (200, 41), (66, 66)])
+def test_stride_is_that_of_the_layer_whatever_the_size_of_an_image(
+    layer, height, width
+):
+    model = StudentTeacher(
+        backbone="texnet-random", layers=(f"layer{layer}",), width=4, epochs=1
+    )
+    model.input_shape_ = [1, height, width]
+    model._probe()
+    model._build()
+    assert model.stride_ == 2**layer
+    x = pictures(1, 1, 4 * height, 4 * width)[..., :height, :width]
+    assert model._predict(x)[:, 0].shape == model._features(x).shape
+
+
 # Losses
 
 

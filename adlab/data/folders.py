@@ -246,9 +246,7 @@ def _read_layout(
     """Read the folder at `path`, where `normal` is the name of the folders of normal
     images.
     """
-    size = _check_size(size)
-    if crop is not None:
-        check_number("crop", crop, 1, min(size or (np.inf,)), whole=True)
+    size, crop = _check_sizes(size, crop)
     check_number("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
     check_number("seed", seed, 0, whole=True)
     train = [
@@ -274,8 +272,17 @@ def _check_path(name: str, path: object) -> Path:
     return Path(path).expanduser()
 
 
+def _check_sizes(
+    size: object, crop: int | None
+) -> tuple[tuple[int, int] | None, int | None]:
+    """Size as (H, W), or None for the native size; and a crop that fits into it."""
+    size = _check_size(size)
+    if crop is not None:
+        check_number("crop", crop, 1, min(size or (np.inf,)), whole=True)
+    return size, crop
+
+
 def _check_size(size: object) -> tuple[int, int] | None:
-    """(H, W), or None for the native size."""
     if size is None:
         return None
     pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
