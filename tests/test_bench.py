@@ -18,7 +18,15 @@ import adlab
 from adlab import bench, metrics
 from adlab.bench import __main__ as command_line
 from adlab.bench import methods, open_set, rows
-from adlab.bench.run import Run, execute, load, run_of
+from adlab.bench import run as bench_run
+from adlab.bench.run import (
+    Run,
+    count_labelled,
+    execute,
+    load,
+    load_labelled,
+    run_of,
+)
 
 FIBRES = {"size": 64, "n_train": 12, "n_val": 2, "n_test": 10}
 ROW = {"method": "knn", "settings": "{}", "data": "digits", "data_options": "{}"}
@@ -107,6 +115,37 @@ def test_every_method_can_be_made_and_says_its_chapter(name):
     assert 1 <= methods.METHODS[name].chapter <= 12
 
 
+def test_labelled_anomalies_are_few_and_of_another_class(monkeypatch):
+    monkeypatch.setattr(bench_run, "SPLIT_BEFORE", ("digits",))
+    run = Run("deep-sad", "digits", {}, {"normal_class": 9}, seed=1)
+    n_train = len(load(run).train)
+    labelled = load_labelled(run, n_train)
+    assert len(labelled) == count_labelled(n_train, 0.01)
+    assert bool((labelled.labels == 1).all())
+    ones = adlab.data.load("digits", normal_class=1, seed=1).train.images  # 9 + 1 + 1
+    assert all(any(torch.equal(x, y) for y in ones) for x in labelled.images)
+    assert load_labelled(Run("deep-svdd", "digits"), n_train) is None
+
+
+def test_share_of_labelled_images():
+    """Ruff et al. 2020: n labelled of n + m images are a share of n / (n + m)."""
+    for n, m in [(15, 1485), (60, 5940), (5, 95), (300, 2700), (1, 99)]:
+        assert count_labelled(m, n / (n + m)) == n
+    assert count_labelled(10, 0.01) == 1  # never none
+
+
+def test_semi_supervised_row(monkeypatch):
+    monkeypatch.setattr(bench_run, "SPLIT_BEFORE", ("digits",))
+    quick = {"pretrain_epochs": 1, "epochs": 1}
+    options = {"normal_class": 3}
+    run = Run("deep-sad", "digits", quick, options, max_train=60)
+    found = execute(run)[0]
+    assert json.loads(found["settings"])["labelled"] == 0.01
+    assert run_of({name: str(value) for name, value in run.key().items()}) == run
+    without = execute(Run("deep-svdd", "digits", quick, options, max_train=60))[0]
+    assert found["digest"] != without["digest"]
+
+
 def test_numbers_of_a_detector():
     images = torch.rand(20, 1, 8, 8)
     neighbours = methods.make_detector("knn", {}).fit(images)
@@ -183,6 +222,21 @@ def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
             lambda: open_set.run("mnist", {"width": 3}, {"split": 0}, 0),
             ValueError,
             "option of 'open-set'",
+        ),
+        (
+            lambda: Run("open-set", "mnist", max_train=100),
+            ValueError,
+            "max_train: expected none for 'open-set', got 100",
+        ),
+        (
+            lambda: Run("open-set", "nanofibres").settings(),
+            ValueError,
+            "data: expected one of 'mnist'",
+        ),
+        (
+            lambda: execute(Run("deep-sad", "digits", {}, {"normal_class": 3})),
+            ValueError,
+            "data of 'deep-sad': expected one of 'mnist'",
         ),
         (
             lambda: rows.append(Path("x.csv"), [{"speed": 1}]),
@@ -407,6 +461,55 @@ def test_what_the_command_says_of_bad_options(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("padim", "mvtec-ad", "--all", "--category", "botle"),
+            "error: category: expected one of 'bottle'",
+        ),
+        (
+            ("knn", "digits", "--all", "--normal-class", 12),
+            "error: normal_class: expected one of 0, 1",
+        ),
+        (("knn", "digits", "--all", "--max-train", 1), "error: max_train: expected"),
+        (
+            ("knn", "digits", "--normal-class", 3, "--results", __file__),
+            "error: ",
+        ),
+        (
+            ("padim", "nanofibres", "-o", "backbone=resnet18", "--weights", __file__),
+            "error: ",
+        ),
+    ],
+)
+def test_errors_of_the_command_are_one_line(arguments, message, tmp_path):
+    arguments = [str(argument) for argument in arguments]
+    if "--results" not in arguments:
+        arguments += ["--results", str(tmp_path)]
+    with pytest.raises(SystemExit) as error:
+        command_line.main(arguments)
+    assert str(error.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_those_of_a_walk(capsys):
+    for wrong in (["--seeds", "1"], ["--all", "--seed", "1"]):
+        with pytest.raises(SystemExit) as error:
+            command_line.main(["knn", "digits", *wrong])
+        assert error.value.code == 2
+    assert "--seed: expected --seeds with --all" in capsys.readouterr().err
+
+
+def test_a_table_is_looked_at_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "digits.csv").write_text("a,b\n1,2\n")
+    monkeypatch.setattr(command_line, "execute", lambda *_: pytest.fail("ran first"))
+    with pytest.raises(SystemExit, match="expected a table with the columns"):
+        command_line.main(
+            ["knn", "digits", "--normal-class", "3", "--results", str(tmp_path)]
+        )
+
+
 def test_options_are_read_as_python_reads_them():
     read = command_line.option
     assert read("k=3") == ("k", 3)
@@ -479,6 +582,18 @@ def test_open_set_run(monkeypatch):
         assert each["oscr"] <= each["accuracy"] + 1e-9
 
 
+def test_open_set_run_on_wafers():
+    run = Run("open-set", "wafers", {"epochs": 15, "per_class": 30}, {"split": 3})
+    found = execute(run)
+    assert len(found) == 4
+    for each in found:
+        assert (each["n_train"], each["n_test"]) == (9 * 30, 13 * 30)
+        assert each["peak_memory_mb"] >= 0
+        assert json.loads(each["settings"]).keys() == {"epochs", "per_class", "score"}
+    other = Run("open-set", "wafers", {"epochs": 15, "per_class": 30}, {"split": 4})
+    assert execute(other)[0]["digest"] != found[0]["digest"]
+
+
 # -- what the book shows
 
 
@@ -500,6 +615,22 @@ def test_committed_tables_are_whole(file):
     assert found["digest"].str.fullmatch("[0-9a-f]{12}").all()
     for _, row in found.iterrows():
         assert bench.command(row).startswith("python -m adlab.bench ")
+
+
+def test_a_committed_row_comes_out_again():
+    rows_of_padim = bench.results("nanofibres", ["padim"])
+    row = rows_of_padim[rows_of_padim["name"] == "padim, texnet"].iloc[0]
+    again = execute(run_of(row))[0]
+    assert again["digest"] == row["digest"]
+    for measure in ("image_auroc", "pixel_auroc", "pro"):
+        assert again[measure] == pytest.approx(row[measure], abs=2e-3)
+
+
+@pytest.mark.parametrize("data", ["mvtec-ad", "mnist", "fashion-mnist"])
+def test_published_values_are_shown_where_the_method_was_run(data):
+    found, reference = bench.results(data), bench.published(data)
+    run = reference["name"].str.partition(",")[0].isin(set(found["method"]))
+    assert set(reference["name"][run]) <= set(found["name"])
 
 
 def test_published_values_name_their_source_and_a_method_of_ours():

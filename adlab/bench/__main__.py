@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 from adlab import data
+from adlab._checks import check_choice
 from adlab.bench import open_set
 from adlab.bench.methods import METHODS
-from adlab.bench.rows import append, is_present
+from adlab.bench.rows import append, formatted, is_present, read
 from adlab.bench.run import Run, execute
 
 NORMAL_CLASSES = {"mnist", "fashion-mnist", "kmnist", "cifar10", "digits"}
@@ -51,13 +52,13 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, help="safetensors file for the backbone")
     add("--max-train", type=int, help="at most so many training images")
     add("--max-test", type=int, help="at most so many test images")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, help="default: 0")
     add("--device", default="auto")
     add("--root", type=Path, help="folder of public data; else ADLAB_DATA")
     folder = Path("book/results") if Path("book").is_dir() else Path("results")
     add("--results", type=Path, default=folder, help="folder of the tables")
     add("--all", action="store_true", help="all --seeds, of all classes or categories")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --all")
+    add("--seeds", type=int, nargs="+", help="of --all; default: 0 1 2")
     return result
 
 
@@ -77,10 +78,12 @@ def cases(name: str, method: str) -> list[dict[str, object]]:
 
 def one(run: Run, options: argparse.Namespace) -> None:
     """Execute a run, print its rows and add them to the table."""
-    found = execute(run, options.root, options.device)
     file = options.results / f"{run.data}.csv"
-    for row in append(file, found):
+    read(file)  # refuses what is no table before the work, not after it
+    found = [formatted(row) for row in execute(run, options.root, options.device)]
+    for row in found:
         print("; ".join(f"{name} {value}" for name, value in row.items() if value))
+    append(file, found)
     print(f"added to {file}", file=sys.stderr)
 
 
@@ -108,7 +111,20 @@ def walk(runs: list[Run], options: argparse.Namespace) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 1 where a run failed."""
+    from safetensors import SafetensorError
+
     options = parser().parse_args(arguments)
+    if options.all and options.seed is not None:
+        parser().error("--seed: expected --seeds with --all")
+    if options.seeds is not None and not options.all:
+        parser().error("--seeds: expected --seed without --all")
+    try:
+        return _main(options)
+    except (ValueError, TypeError, ArithmeticError, OSError, SafetensorError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _main(options: argparse.Namespace) -> int:
     data_options = dict(options.data_option)
     for name in ("category", "normal_class", "split"):
         if getattr(options, name) is not None:
@@ -127,15 +143,16 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
     if not options.all:
-        try:
-            one(run({}, options.seed), options)
-        except (ValueError, TypeError, FileNotFoundError) as error:
-            sys.exit(f"error: {error}")
+        one(run({}, options.seed or 0), options)
         return 0
+    every = cases(options.data, options.method)
+    for name, value in data_options.items():
+        if name in every[0]:
+            check_choice(name, value, [case[name] for case in every])
     runs = [
         run(case, seed)
-        for seed in options.seeds
-        for case in cases(options.data, options.method)
+        for seed in options.seeds or (0, 1, 2)
+        for case in every
         if not case.keys() & data_options.keys() or case.items() <= data_options.items()
     ]
     failed = walk(runs, options)

@@ -14,7 +14,7 @@ from torch import nn
 from adlab import backbones, vectors
 from adlab._checks import check_choice
 from adlab.dagmm import DAGMM
-from adlab.deep_svdd import DeepSVDD
+from adlab.deep_svdd import DeepSAD, DeepSVDD
 from adlab.detector import Detector
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
@@ -28,12 +28,14 @@ from adlab.transfer import FeatureDetector
 @dataclass(frozen=True)
 class Method:
     """A method of the book: what makes its detector, and with which options if none are
-    given.
+    given. A semi-supervised one also sees labelled anomalies, as many as make this
+    share of the images it learns from.
     """
 
     chapter: int
     make: Callable[..., Detector]
     options: dict[str, object] = field(default_factory=dict)
+    labelled: float = 0.0
 
 
 def patch_gaussian(
@@ -133,6 +135,7 @@ METHODS = {
     "inpainting": Method(10, Inpainting),
     "oc-svm": Method(11, vectors.KernelSVDD),
     "deep-svdd": Method(11, DeepSVDD, {"objective": "one-class"}),
+    "deep-sad": Method(11, DeepSAD, labelled=0.01),
 }
 
 

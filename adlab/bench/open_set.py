@@ -1,4 +1,6 @@
-"""Open-set recognition as the literature measures it: six digits known, four unknown."""
+"""Open-set recognition as the literature measures it: six digits known, four unknown;
+or on wafers, nine kinds known, four patterns unknown.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from adlab import data, metrics
 from adlab._checks import check_choice, check_number
 from adlab.bench.rows import as_text, digest
+from adlab.data.wafers import PATTERNS, wafer_patterns
 from adlab.open_set import (
     SCORES,
     OpenMax,
@@ -19,6 +22,7 @@ from adlab.open_set import (
     logits_of,
     open_set_measures,
     random_shift,
+    random_symmetry,
     train_classifier,
 )
 
@@ -31,8 +35,16 @@ SPLITS = (
     (3, 7, 8, 4, 0, 5),
     (6, 3, 4, 9, 8, 2),
 )
-DATA = ("mnist", "fashion-mnist", "kmnist")
-DEFAULTS = {"epochs": 10, "per_class": 1000}
+DATA = ("mnist", "fashion-mnist", "kmnist", "wafers")
+Labelled = tuple[Tensor, Tensor]  # images and their classes
+
+
+def defaults(name: str) -> dict[str, int]:
+    """The options of a data set: passes, and training images of each class."""
+    check_choice("data", name, DATA)
+    if name == "wafers":
+        return {"epochs": 30, "per_class": 60}
+    return {"epochs": 10, "per_class": 1000}
 
 
 def run(
@@ -41,44 +53,53 @@ def run(
     data_options: dict[str, object],
     seed: int,
     root: str | Path | None = None,
+    device: str = "auto",
 ) -> list[dict[str, object]]:
     """Train one classifier on the known classes, and measure every score.
 
     Args:
         name: of a data set, one of `DATA`.
-        options: `epochs`; `per_class`, training images of each class, None for all.
-        data_options: `split`, the number of one of `SPLITS`.
+        options: `epochs`; `per_class`, training images of each class.
+        data_options: `split`, the number of one of `SPLITS`; of wafers, of a draw.
         seed: of the network, the images and their order.
         root: folder of the public data sets.
+        device: see `adlab.training.resolve_device`.
 
     Returns:
         The measures of each score; unknown is the positive class.
     """
-    check_choice("data", name, DATA)
-    settings = DEFAULTS | options
+    known = defaults(name)
+    settings = known | options
     for option, value in settings.items():
-        check_choice("option of 'open-set'", option, DEFAULTS)
+        check_choice("option of 'open-set'", option, known)
         check_number(option, value, 1, whole=True)
     if set(data_options) != {"split"}:
         raise ValueError(f"data_options: expected split=, got {data_options}")
-    check_choice("split", data_options["split"], range(len(SPLITS)))
-    known = SPLITS[data_options["split"]]
-    parts = _parts(name, known, settings["per_class"], seed, root)
+    split, per_class = data_options["split"], settings["per_class"]
+    check_choice("split", split, range(len(SPLITS)))
+    parts = (
+        _wafers(split, per_class, seed)
+        if name == "wafers"
+        else _digits(name, SPLITS[split], per_class, seed, root)
+    )
     (images, labels), (test, test_labels), strange = parts
 
     start = time.perf_counter()
-    network = convolutional_classifier(len(known), widths=(16, 32, 64), seed=seed)
+    n_classes = int(labels.max()) + 1
+    network = convolutional_classifier(n_classes, widths=(16, 32, 64), seed=seed)
     train_classifier(
         network,
         images,
         labels,
         epochs=settings["epochs"],
-        augment=random_shift,
+        augment=random_symmetry if name == "wafers" else random_shift,
         seed=seed,
+        device=device,
     )
     fitted = time.perf_counter()
-    train_logits = logits_of(network, images)
-    known_logits, strange_logits = (logits_of(network, x) for x in (test, strange))
+    train_logits, known_logits, strange_logits = (
+        logits_of(network, x, device=device).cpu() for x in (images, test, strange)
+    )
     scored = time.perf_counter()
     correct = known_logits.argmax(1) == test_labels
     common = {
@@ -98,13 +119,27 @@ def run(
     ]
 
 
-def _parts(
+def _wafers(split: int, per_class: int, seed: int) -> tuple[Labelled, Labelled, Tensor]:
+    """Wafers that are good or of one of eight patterns, to train and to test with, and
+    those of the four other patterns. As many to test as to train.
+    """
+    patterns = [str(p) for p in np.random.default_rng(split).permutation(PATTERNS)]
+    known, unknown = ["good", *patterns[:8]], patterns[8:]
+    train, test, strange = (
+        wafer_patterns(per_class, kinds, size=32, seed=3 * seed + part).images
+        for part, kinds in enumerate((known, known, unknown))
+    )
+    classes = torch.arange(len(known)).repeat_interleave(per_class)
+    return (train, classes), (test, classes), strange
+
+
+def _digits(
     name: str,
     known: tuple[int, ...],
     per_class: int,
     seed: int,
     root: str | Path | None,
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+) -> tuple[Labelled, Labelled, Tensor]:
     """Images and classes to train with and to test with, and images of other classes."""
     rng = np.random.default_rng(seed)
     train, test, strange = [], [], []
@@ -120,7 +155,7 @@ def _parts(
     return _labelled(train), _labelled(test), torch.cat(strange)
 
 
-def _labelled(classes: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _labelled(classes: list[Tensor]) -> Labelled:
     sizes = torch.tensor([len(images) for images in classes])
     return torch.cat(classes), torch.arange(len(classes)).repeat_interleave(sizes)
 

@@ -47,22 +47,19 @@ def digest(*tensors: Tensor | None) -> str:
     return sha.hexdigest()[:12]
 
 
-def append(file: Path, rows: Iterable[dict[str, object]]) -> list[dict[str, str]]:
+def append(file: Path, rows: Iterable[dict[str, object]]) -> None:
     """Add rows to a table, which is made if there is none.
 
     The table is written whole under another name, which then takes its place; so it is
     never half written. A lock keeps two runs from writing at once, and is gone with the
     process that holds it.
 
-    Returns:
-        The rows as they were written.
-
     Raises:
         ValueError: a column that is not known; a file that is no such table.
     """
     from filelock import FileLock
 
-    rows = [_formatted(row) for row in rows]
+    rows = [formatted(row) for row in rows]
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         text = io.StringIO()
@@ -75,10 +72,14 @@ def append(file: Path, rows: Iterable[dict[str, object]]) -> list[dict[str, str]
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
-    return rows
 
 
-def _formatted(row: dict[str, object]) -> dict[str, str]:
+def formatted(row: dict[str, object]) -> dict[str, str]:
+    """The cells of a row, as they are written.
+
+    Raises:
+        ValueError: a column that is not known.
+    """
     for name in row:
         if name not in COLUMNS:
             raise ValueError(

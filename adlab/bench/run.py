@@ -28,6 +28,8 @@ from adlab.detector import Detector, Localizer
 from adlab.training import resolve_device
 
 _TENSORS = ("images", "labels", "masks")
+# Of these, training images of an anomalous class are not among the test images
+SPLIT_BEFORE = ("mnist", "fashion-mnist", "kmnist", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,22 @@ class Run:
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, (*METHODS, "open-set"))
-        for name in ("max_train", "max_test"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), 2, whole=True)
+        for name in ("max_train", "max_test", "weights"):
+            value = getattr(self, name)
+            if value is not None and self.method == "open-set":
+                raise ValueError(f"{name}: expected none for 'open-set', got {value}")
+            if value is not None and name != "weights":
+                check_number(name, value, 2, whole=True)
 
     def settings(self) -> dict[str, object]:
         """All that the result depends on beside the data and the seed."""
         if self.method == "open-set":
-            return open_set.DEFAULTS | {"score": "max-logit"} | self.options
-        settings = METHODS[self.method].options | self.options
+            known = open_set.defaults(self.data)
+            return known | {"score": "max-logit"} | self.options
+        method = METHODS[self.method]
+        settings = method.options | self.options
+        if method.labelled:
+            settings["labelled"] = method.labelled
         if self.weights is not None:
             settings["weights"] = f"{self.weights.name} {digest_of_file(self.weights)}"
         for name in ("max_train", "max_test"):
@@ -111,23 +120,23 @@ def execute(
         Whatever the data set, the method and the measures refuse.
     """
     if run.method == "open-set":
-        found = open_set.run(run.data, run.options, run.data_options, run.seed, root)
-        return [_row(run, device, **measures) for measures in found]
+        memory = Memory()
+        found = open_set.run(
+            run.data, run.options, run.data_options, run.seed, root, device
+        )
+        peak = memory.peak()
+        return [_row(run, device, **each, peak_memory_mb=peak) for each in found]
     detector = make_detector(
         run.method, run.options, run.weights, seed=run.seed, device=device
     )
     splits = load(run, root)
-    return [_row(run, device, **measure(detector, splits))]
+    labelled = load_labelled(run, len(splits.train), root)
+    return [_row(run, device, **measure(detector, splits, labelled))]
 
 
 def load(run: Run, root: str | Path | None = None) -> Splits:
     """The data of a run."""
-    options = dict(run.data_options)
-    loader = data.loader(run.data)
-    for name, value in {"root": root, "seed": run.seed}.items():
-        if name in inspect.signature(loader).parameters:
-            options.setdefault(name, value)
-    splits = data.load(run.data, **options)
+    splits = _load(run, run.data_options, root)
     rng = np.random.default_rng(run.seed)
     train = splits.train[_some(len(splits.train), run.max_train, rng)]
     labels = splits.test.labels.numpy()
@@ -139,17 +148,53 @@ def load(run: Run, root: str | Path | None = None) -> Splits:
     return Splits(train, splits.val, splits.test[np.sort(np.concatenate(test))])
 
 
+def _load(run: Run, options: Mapping[str, object], root: str | Path | None) -> Splits:
+    """With the folder and the seed, where the data set takes them."""
+    known = inspect.signature(data.loader(run.data)).parameters
+    more = {"root": root, "seed": run.seed}
+    return data.load(run.data, **{n: more[n] for n in more if n in known} | options)
+
+
+def load_labelled(
+    run: Run, n_train: int, root: str | Path | None = None
+) -> ImageSet | None:
+    """Anomalies with labels for a semi-supervised method, None for all others. They are
+    training images of one class that is not the normal one, another for each seed.
+    """
+    share = METHODS[run.method].labelled
+    if not share:
+        return None
+    check_choice(f"data of {run.method!r}", run.data, SPLIT_BEFORE)
+    if "normal_class" not in run.data_options:
+        raise ValueError(
+            f"data_options: expected normal_class= for {run.method!r}, got {run.data_options}"
+        )
+    other = (run.data_options["normal_class"] + 1 + run.seed) % 10
+    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    rng = np.random.default_rng(run.seed)
+    rows = _some(len(images), count_labelled(n_train, share), rng)
+    return ImageSet(images[rows], torch.ones(len(rows)))
+
+
+def count_labelled(n_unlabelled: int, share: float) -> int:
+    """How many labelled images, beside those without a label, make a share of all."""
+    return max(1, round(share / (1 - share) * n_unlabelled))
+
+
 def _some(n: int, most: int | None, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.permutation(n)[:most])
 
 
-def measure(detector: Detector, splits: Splits) -> dict[str, object]:
+def measure(
+    detector: Detector, splits: Splits, labelled: ImageSet | None = None
+) -> dict[str, object]:
     """Fit to the training images, score the test images; what came of it and what it
     cost. `score_seconds` is the time of the maps where there are any.
     """
     memory = Memory()
+    known = () if labelled is None else (labelled,)
     start = time.perf_counter()
-    detector.fit(splits.train.images)
+    detector.fit(splits.train.images, *known)
     fitted = time.perf_counter()
     test = splits.test
     maps = detector.anomaly_map(test.images) if _locates(detector, test) else None
@@ -168,7 +213,11 @@ def measure(detector: Detector, splits: Splits) -> dict[str, object]:
         "n_train": len(splits.train),
         "n_test": len(test),
         "digest": digest(
-            *(getattr(part, name) for part in (splits.train, test) for name in _TENSORS)
+            *(
+                getattr(part, name)
+                for part in (splits.train, test, *known)
+                for name in _TENSORS
+            )
         ),
         "fit_seconds": fitted - start,
         "score_seconds": (mapped if maps is not None else scored) - fitted,
@@ -256,6 +305,7 @@ def run_of(row: Mapping[str, str]) -> Run:
     weights = settings.pop("weights", None)
     if row["method"] == "open-set":
         settings.pop("score")
+    settings.pop("labelled", None)
     return Run(
         row["method"],
         row["data"],
