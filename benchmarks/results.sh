@@ -41,23 +41,26 @@ mvtec() {
     bench $method "${bottle[@]}"
   done
   bench spade "${bottle[@]}" "${resnet[@]}"
+  bench spade "${bottle[@]}" "${resnet[@]}" -o k=50 --seeds 0
   bench padim "${bottle[@]}" -o backbone=resnet18-random
-  bench student-teacher "${bottle[@]}" "${resnet[@]}" --seeds 0
-  bench student-teacher "${bottle[@]}" --seeds 0
   large_images "${small[@]}"
   for loss in l2 ssim; do # whole bottles, a larger network
     bench autoencoder "${small[@]}" -o "loss=$loss" -o epochs=60 -o patch_size=128 \
       -o "widths=(16, 32, 64, 64)" -o bottleneck=32 --seeds 0
   done
-  bench inpainting "${small[@]}" -o crop_size=64 -o epochs=40 --seeds 0
+  for epochs in 12 40; do
+    bench inpainting "${small[@]}" -o crop_size=64 -o epochs=$epochs --seeds 0
+  done
+  bench student-teacher "${bottle[@]}" "${resnet[@]}"
+  bench student-teacher "${bottle[@]}"
 }
 
 large_images() {
   bench patch-gaussian "$@"
   for loss in l2 ssim cw-ssim; do
-    bench autoencoder "$@" -o "loss=$loss" -o epochs=60 --seeds 0
+    bench autoencoder "$@" -o "loss=$loss" -o epochs=60
   done
-  bench vae "$@" -o epochs=60 --seeds 0
+  bench vae "$@" -o epochs=60
 }
 
 kolektor() {
@@ -73,37 +76,31 @@ kolektor() {
 }
 
 one_class() {
-  local budget=(--max-train 1500 --max-test 2000)
+  budget=(--max-train 1500 --max-test 2000)
   local svdd=("${budget[@]}" -o pretrain_epochs=5 -o epochs=15 -o batch_size=50)
   bench knn "$1" --all --seeds 0
   bench gmm "$1" --all --seeds 0
   bench oc-svm "$1" --all --seeds 0 --max-train 2000 --max-test 2000
   bench deep-svdd "$1" --all --seeds $2 "${svdd[@]}"
   bench deep-svdd "$1" --all --seeds $2 "${svdd[@]}" -o objective=soft-boundary -o warm_up=5
+  bench deep-sad "$1" --all --seeds $2 "${svdd[@]}"
   bench geotrans "$1" --all --seeds 0 --max-train 1000 --max-test 1000 \
     -o transformations=8 -o epochs=60 -o lr=3e-3
-  bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
   bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean \
     -o "widths=(8, 16, 32, 32)" -o bottleneck=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
 }
 
-mnist() { one_class mnist "0 1"; }
-# Fashion-MNIST: what is quick on all classes, the transformations on three of them.
-fashion() {
-  bench knn fashion-mnist --all --seeds 0
-  bench gmm fashion-mnist --all --seeds 0
-  bench oc-svm fashion-mnist --all --seeds 0 --max-train 2000 --max-test 2000
-  bench deep-svdd fashion-mnist --all --seeds 0 --max-train 1500 --max-test 2000 \
-    -o pretrain_epochs=5 -o epochs=15 -o batch_size=50
-  for class in 0 1 5; do
-    bench geotrans fashion-mnist --all --normal-class $class --seeds 0 --max-train 1000 \
-      --max-test 1000 -o transformations=8 -o epochs=60 -o lr=3e-3
-  done
+mnist() {
+  one_class mnist "0 1"
+  bench autoencoder mnist --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
 }
-open-set() { bench open-set mnist --all --seeds 0; }
-
+fashion() { one_class fashion-mnist 0; }
+open-set() {
+  bench open-set mnist --all --seeds 0
+  bench open-set wafers --all --seeds 0
+}
 for part in "$@"; do
   case $part in
     embedded | mvtec | kolektor | mnist | fashion | open-set) "$part" ;;
