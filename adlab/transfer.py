@@ -44,8 +44,9 @@ class FeatureDetector(Detector):
     """Any detector of vectors, applied to the pooled features of a network.
 
     The network is frozen, and never sees what is normal; only the detector behind it
-    learns. `FeatureDetector(KNN(2))` is DN2; with `Gaussian("ledoit-wolf")` it is the
-    method of Rippel et al. but for their backbone.
+    learns. `FeatureDetector(KNN(2))` is DN2; with `Gaussian("ledoit-wolf")` it is
+    close to the method of Rippel et al., who have a Gaussian for each layer, add the
+    distances up, and use another backbone.
 
     Args:
         detector: what scores the vectors: any detector of vectors.

@@ -7,7 +7,7 @@ process of its own, beyond what it needed before.
 
     python benchmarks/padim.py score fit size spade memory    the performance table
     python benchmarks/padim.py accuracy                       texnet beside random weights
-    python benchmarks/padim.py ablations                      layers, reduction, position
+    python benchmarks/padim.py ablations                      layers, reduction
 """
 
 import argparse

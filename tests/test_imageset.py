@@ -187,6 +187,54 @@ def test_splits_are_of_image_sets(name):
         Splits(**parts)
 
 
+# Images that nobody aligns
+
+
+def squares(n=6, size=33):
+    """A bright square away from the middle, which is also the mask."""
+    masks = torch.zeros(n, size, size, dtype=torch.bool)
+    masks[:, 6:14, 16:26] = True
+    images = 0.2 + 0.6 * masks[:, None].float()
+    return ImageSet(images, torch.ones(n), masks, ["square"] * n)
+
+
+def test_misaligned_masks_move_with_the_images():
+    before = squares()
+    after = adlab.data.misalign(before, angle=180, shift=3)
+    assert after.images.shape == before.images.shape
+    assert (after.kinds, after.labels.tolist()) == (before.kinds, [1] * 6)
+    bright = after.images[:, 0] > 0.5
+    assert bool((bright == after.masks).all())
+    moved = (before.masks != after.masks).flatten(1).any(1)
+    assert int(moved.sum()) == 6
+    assert float(after.masks.sum()) == pytest.approx(6 * 80, rel=0.1)
+    again = adlab.data.misalign(before, angle=180, shift=3)
+    assert torch.equal(after.images, again.images)
+    other = adlab.data.misalign(before, angle=180, shift=3, seed=1)
+    assert not torch.equal(after.images, other.images)
+
+
+def test_a_border_goes_on_and_nothing_is_moved_by_nothing():
+    flat = ImageSet(torch.full((3, 3, 20, 31), 0.3))
+    turned = adlab.data.misalign(flat, angle=180, shift=5)
+    assert torch.allclose(turned.images, flat.images, atol=1e-6)
+    assert turned.masks is None
+    before = squares()
+    same = adlab.data.misalign(before, angle=0, shift=0)
+    assert torch.allclose(same.images, before.images, atol=1e-6)
+    assert torch.equal(same.masks, before.masks)
+
+
+def test_shift_is_by_whole_pixels_and_not_above_the_limit():
+    before, found = squares(), set()
+    for seed in range(40):
+        after = adlab.data.misalign(before[0], angle=0, shift=2, seed=seed)
+        row, column = (int(x.min()) for x in torch.nonzero(after.masks[0]).T)
+        found.add((6 - row, 16 - column))
+    assert found <= {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+    assert len(found) > 10
+
+
 # Names
 
 

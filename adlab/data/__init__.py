@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 
 from adlab._checks import check_choice
-from adlab.data.imageset import ImageSet, Splits
+from adlab.data.imageset import ImageSet, Splits, misalign
 
 # name -> (module of this package, function); a module is imported when its data is
 # asked for
@@ -36,6 +36,7 @@ __all__ = [
     "from_folder",
     "load",
     "loader",
+    "misalign",
     "unpack",
 ]
 

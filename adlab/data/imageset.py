@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adlab._checks import check_images, check_labels, check_masks
+from adlab._checks import check_images, check_labels, check_masks, check_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +95,58 @@ class ImageSet:
         size, anomalous = f"{channels}×{height}×{width}", int(self.labels.sum())
         masks = "with masks" if self.masks is not None else "no masks"
         return f"ImageSet({n} images of {size}, {anomalous} anomalous, {masks})"
+
+
+def misalign(
+    image_set: ImageSet, angle: float = 10, shift: int = 4, seed: int = 0
+) -> ImageSet:
+    """Images as they come where nobody aligns them: each turned about its middle, and
+    cut out with a shift, at random. What lies beyond a border repeats the border.
+
+    Args:
+        image_set: its masks move along.
+        angle: the largest, in degrees, to either side.
+        shift: the largest, in pixels, up or down and left or right.
+        seed: of angles and shifts.
+
+    Returns:
+        An ImageSet of the same size, labels and kinds.
+
+    Raises:
+        TypeError, ValueError: no ImageSet, or a number out of its range.
+
+    Source: as Defard et al. 2021 made their Rd-MVTec AD, with 10 degrees.
+    """
+    from torchvision.transforms import InterpolationMode, functional
+
+    if not isinstance(image_set, ImageSet):
+        raise TypeError(
+            f"image_set: expected an ImageSet, got {type(image_set).__name__}"
+        )
+    check_number("angle", angle, 0, 180)
+    check_number("shift", shift, 0, whole=True)
+    check_number("seed", seed, 0, whole=True)
+    rng = np.random.default_rng(seed)
+    n, channels, height, width = image_set.images.shape
+    masks = (
+        torch.zeros(n, height, width) if image_set.masks is None else image_set.masks
+    )
+    both = torch.cat([image_set.images, masks[:, None].float()], 1)
+    margin = shift + max(height, width) // 2  # more than a corner can turn by
+    both = torch.nn.functional.pad(both, [margin] * 4, mode="replicate")
+    moved = []
+    for picture in both:
+        turn = float(rng.uniform(-angle, angle))
+        picture = functional.rotate(picture, turn, InterpolationMode.BILINEAR)
+        row, column = margin + rng.integers(-shift, shift + 1, 2)
+        moved.append(picture[:, row : row + height, column : column + width])
+    moved = torch.stack(moved)
+    return ImageSet(
+        moved[:, :channels].clamp(0, 1),
+        image_set.labels,
+        None if image_set.masks is None else moved[:, channels] > 0.5,
+        image_set.kinds,
+    )
 
 
 @dataclass(frozen=True, eq=False)
