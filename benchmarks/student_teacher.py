@@ -4,21 +4,29 @@ Every ensemble has the same budget. Those of fewer students are the first ones o
 larger ensemble, with constants from the validation images. Beside them stand several
 scales together, and PaDiM, which reads the same network. Data and weights are drawn
 anew for each seed. Prints mean ± standard deviation over the seeds.
+
+With `--speed`: a training step of M students one after the other, as in the package,
+beside one batched pass, by `torch.func.vmap` and by convolutions in M groups.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import numpy as np
+import torch
 from shared import measure, print_table
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import pad
 
 from adlab import data
 from adlab.data import Splits
 from adlab.detector import Localizer
 from adlab.padim import PaDiM
-from adlab.student_teacher import MultiScale, StudentTeacher
+from adlab.student_teacher import MultiScale, PatchNetwork, StudentTeacher
 
 FIELDS = (9, 17, 33, 65)
 
@@ -80,6 +88,76 @@ def detectors(
     yield "PaDiM", *fit(PaDiM(seed=seed))
 
 
+def speed() -> None:
+    """Print seconds of a training step, in turns, and ratios to the first way."""
+    for n_students in (3, 5):
+        for p in (17, 33):
+            steps = ways_to_train(n_students, p)
+            seconds = {name: [] for name in steps}
+            for _ in range(12):
+                for name, step in steps.items():
+                    start = time.perf_counter()
+                    step()
+                    seconds[name].append(time.perf_counter() - start)
+            medians = {n: float(np.median(s[2:])) for n, s in seconds.items()}
+            cells = "".join(
+                f"   {name} {1e3 * s:.0f} ms ({s / medians['one by one']:.2f})"
+                for name, s in medians.items()
+            )
+            print(f"M = {n_students}, p = {p}:{cells}")
+
+
+def ways_to_train(n_students: int, p: int) -> dict[str, Callable[[], None]]:
+    """Name to a step that computes the same loss, and its gradients."""
+    x, target = torch.rand(4, 1, 64, 64), torch.randn(4, 64, 16, 16)
+    students = nn.ModuleList(PatchNetwork(1, 64, p) for _ in range(n_students))
+    padded = pad(x, [p // 2] * 4, mode="reflect")
+    parameters, buffers = stack_module_state(list(students))
+    groups = nn.Sequential(
+        *(in_groups(layer, n_students) for layer in students[0].layers)
+    ).to(memory_format=torch.channels_last)
+
+    def one_by_one() -> Tensor:
+        return torch.stack([student(padded) for student in students])
+
+    def by_vmap() -> Tensor:
+        def of_one(*state: dict) -> Tensor:
+            return functional_call(students[0], state, (padded,))
+
+        return vmap(of_one)(parameters, buffers)
+
+    def by_groups() -> Tensor:
+        several = padded.expand(-1, n_students, -1, -1)
+        several = several.contiguous(memory_format=torch.channels_last)
+        return groups(several).unflatten(1, (n_students, -1)).movedim(1, 0)
+
+    def step(predict: Callable[[], Tensor]) -> None:
+        (predict() - target).square().mean((1, 2, 3, 4)).sum().backward()
+
+    return {
+        "one by one": partial(step, one_by_one),
+        "vmap": partial(step, by_vmap),
+        "groups": partial(step, by_groups),
+    }
+
+
+def in_groups(layer: nn.Module, n: int) -> nn.Module:
+    """A layer that does for n networks side by side what it does for one."""
+    if isinstance(layer, nn.BatchNorm2d):
+        return nn.BatchNorm2d(n * layer.num_features)
+    if not isinstance(layer, nn.Conv2d):
+        return layer
+    return nn.Conv2d(
+        n * layer.in_channels,
+        n * layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        dilation=layer.dilation,
+        groups=n,
+        bias=layer.bias is not None,
+    )
+
+
 def main() -> None:
     """Print one line a detector and data set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,7 +165,11 @@ def main() -> None:
         "--epochs", type=int, default=8, help="passes through the training images"
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of repetitions")
+    parser.add_argument("--speed", action="store_true", help="of the training")
     options = parser.parse_args()
+    if options.speed:
+        speed()
+        return
     results, seconds = {}, {}
     for seed in range(options.seeds):
         for data_name, splits in data_sets(seed).items():
