@@ -44,10 +44,11 @@ mvtec() {
   bench spade "${bottle[@]}" "${resnet[@]}" -o k=50 --seeds 0
   bench padim "${bottle[@]}" -o backbone=resnet18-random
   large_images "${small[@]}"
+  local whole=(-o epochs=60 -o patch_size=128 -o "widths=(16, 32, 64, 64)" -o bottleneck=32)
   for loss in l2 ssim; do # whole bottles, a larger network
-    bench autoencoder "${small[@]}" -o "loss=$loss" -o epochs=60 -o patch_size=128 \
-      -o "widths=(16, 32, 64, 64)" -o bottleneck=32 --seeds 0
+    bench autoencoder "${small[@]}" -o "loss=$loss" "${whole[@]}" --seeds 0
   done
+  bench vae "${small[@]}" "${whole[@]}" --seeds 0
   for epochs in 12 40; do
     bench inpainting "${small[@]}" -o crop_size=64 -o epochs=$epochs --seeds 0
   done
