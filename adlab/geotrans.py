@@ -1,5 +1,5 @@
 """GeoTrans: a classifier learns which transformation was applied to a normal image, and
-is unsure about others.
+fails on others.
 
 The labels cost nothing: we applied the transformations ourselves. A transformed copy is
 made when a batch needs it, so T transformations of N images never stand in memory.
@@ -206,7 +206,7 @@ class WideResNet(nn.Module):
 
 
 def softmax_score(log_p: Tensor) -> Tensor:
-    """A(s) = 1 − (1/T) Σᵢ [αᵢ]ᵢ: how unsure the classifier is of what was done.
+    """A(s) = 1 − (1/T) Σᵢ [αᵢ]ᵢ: the probability that what was done is not given.
 
     Args:
         log_p: logarithms of the posteriors αᵢ of the T copies of an image, (N, T, T).
@@ -232,19 +232,20 @@ def inverse_digamma(y: Tensor) -> Tensor:
 def fit_dirichlet(log_p: Tensor, tol: float = 1e-12, max_iter: int = 1000) -> Tensor:
     r"""The maximum likelihood estimate of a Dirichlet distribution.
 
-    The likelihood is stationary where :math:`\psi(\alpha_k) = \psi(s) + \overline{\log
-    p_k}` for all k, with :math:`s = \sum_k \alpha_k`. So one number decides about all:
-    s, which must be the sum of what it gives. Newton's method finds it.
+    The likelihood is stationary where :math:`\digamma(a_k) = \digamma(|a|) +
+    \overline{\log p_k}` for all k, with :math:`|a| = \sum_k a_k`. So one number decides
+    about all: |a|, which must equal the sum of what it yields. Newton's method finds
+    it.
 
     Args:
         log_p: logarithms of N probability vectors of length K, (N, …, K); the
             dimensions between stand for independent distributions.
-        tol: relative error of s at which to stop.
+        tol: relative error of |a| at which to stop.
         max_iter: at most so many steps.
 
     Returns:
-        α, float64 (…, K). Where the vectors do not vary, the likelihood has no maximum;
-        s then stops at about K / tol.
+        a, float64 (…, K). Where the vectors do not vary, the likelihood has no maximum;
+        |a| then stops at about K / tol.
 
     Source: Minka 2000, equation 9, whose fixed point this is.
     """
