@@ -4,6 +4,7 @@ they say.
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -434,3 +435,22 @@ def test_nothing_big_is_committed():
         if (ROOT / name).is_file()
     ]
     assert sum(sizes) < 25e6
+
+
+# Benchmarks
+
+
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmarks_start(file, monkeypatch, capsys):
+    """All that they import is there; the commands say what they do."""
+    monkeypatch.syspath_prepend(file.parent)
+    assert runpy.run_path(str(file))["__doc__"]
+    if "argparse" in file.read_text(encoding="utf-8"):
+        monkeypatch.setattr(sys, "argv", [file.name, "--help"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(file), run_name="__main__")
+        assert end.value.code == 0
+        assert file.name in capsys.readouterr().out
