@@ -95,6 +95,7 @@ one_class() {
 
 mnist() {
   one_class mnist "0 1"
+  bench oc-svm mnist --all --seeds 0 --max-train 2000 --max-test 2000 -o gamma=0.06
   bench autoencoder mnist --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
 }
 fashion() { one_class fashion-mnist 0; }
