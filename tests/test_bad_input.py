@@ -1817,7 +1817,7 @@ CASES = [
         "None",
     ),
     (
-        "students-stride",
+        "students-odd-stride",
         lambda _: StudentTeacher(
             backbone=nn.Sequential(nn.Conv2d(1, 4, 3, 3)), layers=("0",), epochs=1
         ).fit(torch.rand(4, 1, 40, 40)),
