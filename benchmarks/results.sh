@@ -77,7 +77,7 @@ kolektor() {
 }
 
 one_class() {
-  budget=(--max-train 1500 --max-test 2000)
+  local budget=(--max-train 1500 --max-test 2000)
   local svdd=("${budget[@]}" -o pretrain_epochs=5 -o epochs=15 -o batch_size=50)
   bench knn "$1" --all --seeds 0
   bench gmm "$1" --all --seeds 0
@@ -96,13 +96,15 @@ one_class() {
 mnist() {
   one_class mnist "0 1"
   bench oc-svm mnist --all --seeds 0 --max-train 2000 --max-test 2000 -o gamma=0.06
-  bench autoencoder mnist --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean
+  bench autoencoder mnist --all --seeds 0 --max-train 1500 --max-test 2000 \
+    -o patch_size=28 -o image_score=mean
 }
 fashion() { one_class fashion-mnist 0; }
 open-set() {
   bench open-set mnist --all --seeds 0
   bench open-set wafers --all --seeds 0
 }
+
 for part in "$@"; do
   case $part in
     embedded | mvtec | kolektor | mnist | fashion | open-set) "$part" ;;
