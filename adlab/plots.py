@@ -232,7 +232,7 @@ def ladder(
                 colour = colours[i - 1]
                 x, y = max(line[cost], 0.1), line[measure]
                 std = np.nan_to_num(line[f"{measure}_std"])
-                label = f"{i} {name}"
+                label = f"{i} {line.get('label', name)}"
                 style = {"fmt": "o", "ms": 11, "mfc": "white", "mew": 2}
                 ax.errorbar(x, y, std, color=colour, label=label, **style)
                 where = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
@@ -251,7 +251,8 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
     """Draw our values beside published ones, a line a method.
 
     Args:
-        table: one row a method: `value`, in [0, 1], and `std`, its spread or NaN.
+        table: one row a method: `value`, in [0, 1], and `std`, its spread or NaN; and
+            `label`, if it is not to be drawn under its name.
         reference: name of a method to the published value, for those that have one.
 
     Raises:
@@ -275,7 +276,7 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
         x, y = zip(*known, strict=True)
         style = {"facecolors": "none", "edgecolors": ANOMALOUS, "s": 55, "zorder": 3}
         ax.scatter(100 * np.array(x), y, marker="D", label="published", **style)
-    names = [textwrap.fill(name, 32) for name in table.index]
+    names = [textwrap.fill(name, 32) for name in table.get("label", table.index)]
     ax.set(yticks=places, yticklabels=names, xlabel="percent")
     ax.set_ylim(-0.6, len(table) - 0.4)
     ax.grid(axis="x", alpha=0.4)

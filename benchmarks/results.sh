@@ -11,8 +11,16 @@ bench() { "${PYTHON:-.venv/bin/python}" -m adlab.bench "$@" || failed=1; }
 resnet=(-o backbone=resnet18 ${WEIGHTS:+--weights "$WEIGHTS"})
 failed=0
 
+# The cheapest there is, of the pixels alone.
+baselines() {
+  for method in gaussian knn pca; do
+    bench $method "$@"
+  done
+}
+
 embedded() {
   local sets=(nanofibres --all -d size=64 -d n_train=100)
+  baselines "${sets[@]}"
   bench patch-gaussian "${sets[@]}"
   for loss in l2 ssim cw-ssim; do
     bench autoencoder "${sets[@]}" -o "loss=$loss" -o epochs=16
@@ -26,6 +34,9 @@ embedded() {
   bench padim "${sets[@]}" -o backbone=texnet-random
   bench spade "${sets[@]}"
   bench student-teacher "${sets[@]}"
+  for term in error variance; do
+    bench student-teacher "${sets[@]}" -o term=$term
+  done
   bench geotrans "${sets[@]}" -o transformations=8 -o epochs=60
   bench inpainting "${sets[@]}" -o epochs=16
   bench oc-svm "${sets[@]}"
@@ -36,6 +47,7 @@ embedded() {
 mvtec() {
   local bottle=(mvtec-ad --all -d category=bottle)
   local small=("${bottle[@]}" -d size=146 -d crop=128)
+  baselines "${bottle[@]}" -d size=36 -d crop=32
   for method in padim features-gaussian features-knn; do
     bench $method "${bottle[@]}" "${resnet[@]}"
     bench $method "${bottle[@]}"
@@ -66,6 +78,7 @@ large_images() {
 
 kolektor() {
   local sdd=(kolektor-sdd --all)
+  baselines "${sdd[@]}" -d "size=(80, 32)"
   bench padim "${sdd[@]}" "${resnet[@]}"
   bench padim "${sdd[@]}" -o backbone=resnet18-random
   bench features-gaussian "${sdd[@]}" "${resnet[@]}"
@@ -79,7 +92,7 @@ kolektor() {
 one_class() {
   local budget=(--max-train 1500 --max-test 2000)
   local svdd=("${budget[@]}" -o pretrain_epochs=5 -o epochs=15 -o batch_size=50)
-  bench knn "$1" --all --seeds 0
+  baselines "$1" --all --seeds 0
   bench gmm "$1" --all --seeds 0
   bench oc-svm "$1" --all --seeds 0 --max-train 2000 --max-test 2000
   bench deep-svdd "$1" --all --seeds $2 "${svdd[@]}"

@@ -4,6 +4,7 @@ adds a row to a table. The functions here read the tables that come with the boo
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 from collections.abc import Sequence
@@ -14,11 +15,26 @@ from adlab._checks import check_choice
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.io.formats.style import Styler
 
 MEASURES = ("image_auroc", "pixel_auroc", "pro", "average_precision", "best_f1")
 COSTS = ("fit_seconds", "score_seconds", "peak_memory_mb", "parameters")
 OPEN_SET = ("accuracy", "oscr", "fpr95")
 CASES = ("category", "normal_class", "split")
+WORDS = {  # options that are words, as they stand in a label
+    "resnet18": "ResNet-18",
+    "resnet18-random": "random ResNet-18",
+    "texnet-random": "random texnet",
+    "l2": "L2",
+    "ssim": "SSIM",
+    "cw-ssim": "CW-SSIM",
+    "error": "error alone",
+    "variance": "variance alone",
+    "softmax": "softmax score",
+    "max-logit": "maximum logit",
+    "msp": "softmax probability",
+    "openmax": "OpenMax",
+}
 TITLES = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
@@ -111,12 +127,41 @@ def names(rows: pd.DataFrame) -> list[str]:
 
 def name_of(method: str, settings: dict[str, object]) -> str:
     """A method with those of its options that are words: "padim, resnet18"."""
-    words = [
+    return ", ".join([method, *_words(settings)])
+
+
+def _words(settings: dict[str, object]) -> list[str]:
+    return [
         value
         for option, value in sorted(settings.items())
         if isinstance(value, str) and option not in ("weights", "image_score")
     ]
-    return ", ".join([method, *words])
+
+
+def labels(rows: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """The names of `results` as a person would write them.
+
+    Args:
+        rows: of `results`, of one data set.
+
+    Returns:
+        Name to label, as "PaDiM, ResNet-18"; where other options tell two names apart,
+        a letter in brackets stands for them, as "SPADE, ResNet-18 [a]". And letter to
+        these options, as "k=50".
+    """
+    from adlab.bench.methods import METHODS
+
+    found, letters = {}, {}
+    for _, row in rows.drop_duplicates("name").iterrows():
+        method, words = row["method"], _words(json.loads(row["settings"]))
+        title = [METHODS[method].title] if method in METHODS else []
+        label = ", ".join([*title, *(WORDS.get(word, word) for word in words)])
+        more = row["name"][len(", ".join([method, *words])) :].strip(", ")
+        if more:
+            letter = letters.setdefault(more, chr(ord("a") + len(letters)))
+            label += f" [{letter}]"
+        found[row["name"]] = label
+    return found, {letter: options for options, letter in letters.items()}
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +173,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Indexed by `name`, in the order of `rows`. Columns: the measures and costs;
         behind each measure one with `_std`, the standard deviation over the seeds of
-        the mean over the cases (NaN for one seed); `cases` and `seeds`, how many.
+        the mean over the cases (NaN for one seed); `cases` and `seeds`, how many;
+        `images` and `epochs`, what it was trained with (the most of any case; NaN where
+        nothing is trained in epochs); and `label`, see `labels`.
     """
     columns = [*MEASURES, *OPEN_SET, *COSTS]
     by_seed = rows.groupby(["name", "seed"], sort=False)[columns].mean()
@@ -139,7 +186,23 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         table[f"{measure}_std"] = spread[measure].mask(one)
     by_name = rows.groupby("name", sort=False)
     table["cases"], table["seeds"] = by_name["case"].nunique(), groups.size()
+    table["images"] = by_name["n_train"].max()
+    table["epochs"] = [_epochs(row) for _, row in by_name.first().iterrows()]
+    table["label"] = table.index.map(labels(rows)[0])
     return table
+
+
+def _epochs(row: pd.Series) -> float:
+    """As given, or what the method takes by default."""
+    from adlab.bench.methods import METHODS
+    from adlab.bench.open_set import defaults
+
+    if row["method"] not in METHODS:
+        default = defaults(row["data"])["epochs"]
+    else:
+        known = inspect.signature(METHODS[row["method"]].make).parameters
+        default = known["epochs"].default if "epochs" in known else float("nan")
+    return json.loads(row["settings"]).get("epochs", default)
 
 
 def published(data: str, folder: Path | None = None) -> pd.DataFrame:
@@ -167,11 +230,12 @@ def beside(
         folder: see `results`.
 
     Returns:
-        `value` and `std` of each name; and name to published value, for those names
+        `value`, `std` and `label` of each name; and name to published value, for those
         that have one for all their cases.
     """
-    table = summary(rows)[[measure, f"{measure}_std"]].dropna(subset=[measure])
-    table.columns = ["value", "std"]
+    table = summary(rows).dropna(subset=[measure])
+    table = table[[measure, f"{measure}_std", "label"]]
+    table.columns = ["value", "std", "label"]
     reference = published(rows["data"].iloc[0], folder)
     found = {
         name: published_mean(
@@ -182,9 +246,7 @@ def beside(
     return table, {name: value for name, value in found.items() if value is not None}
 
 
-def compare(
-    rows: pd.DataFrame, *measures: str, folder: Path | None = None
-) -> pd.DataFrame:
+def compare(rows: pd.DataFrame, *measures: str, folder: Path | None = None) -> Styler:
     """Our means beside what was published, as a table to be shown.
 
     Args:
@@ -193,14 +255,16 @@ def compare(
         folder: see `results`.
 
     Returns:
-        A row a name. For each measure the mean ± the standard deviation over the seeds,
-        in percent, and the published value for the same cases, where there is one for
-        all of them; and how many cases and seeds there are.
+        A row a label; `.data` is the table without its form. For each measure the mean
+        ± the standard deviation over the seeds, in percent, and the published value for
+        the same cases, where there is one for all of them; the images and epochs of
+        training; how many cases and seeds there are. Below, what the letters of
+        the labels stand for.
     """
     import pandas as pd
 
     table = summary(rows)
-    result = pd.DataFrame(index=table.index.rename(None))
+    result = pd.DataFrame(index=table["label"].rename(None))
     for measure in measures:
         title = TITLES[measure]
         result[title] = [
@@ -213,8 +277,16 @@ def compare(
                 f"{100 * found[name]:.1f}" if name in found else ""
                 for name in table.index
             ]
-    result[["cases", "seeds"]] = table[["cases", "seeds"]]
-    return result
+    for column in ("images", "epochs", "cases", "seeds"):
+        result[column] = ["" if n != n else str(int(n)) for n in table[column]]
+    notes = [f"[{letter}] {options}" for letter, options in labels(rows)[1].items()]
+    return shown(result, "; ".join(notes))
+
+
+def shown(table: pd.DataFrame, notes: str = "") -> Styler:
+    """A table as it stands in the book: numbers to the right, notes below."""
+    style = table.style.set_table_attributes('class="dataframe"')
+    return style.set_caption(notes) if notes else style
 
 
 def as_percent(mean: float, std: float) -> str:

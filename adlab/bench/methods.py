@@ -27,15 +27,21 @@ from adlab.transfer import FeatureDetector
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the book: what makes its detector, and with which options if none are
-    given. A semi-supervised one also sees labelled anomalies, as many as make this
-    share of the images it learns from.
+    """A method of the book: its name in tables, what makes its detector, and with which
+    options if none are given. A semi-supervised one also sees labelled anomalies, as
+    many as make this share of the images it learns from.
     """
 
+    title: str
     chapter: int
     make: Callable[..., Detector]
     options: dict[str, object] = field(default_factory=dict)
     labelled: float = 0.0
+
+
+def pixel_gaussian(*, seed: int = 0, device: str = "auto") -> Detector:
+    """The cheapest model of an image: one Gaussian of its pixels, shrunk."""
+    return vectors.Gaussian("ledoit-wolf", seed=seed, device=device)
 
 
 def patch_gaussian(
@@ -118,24 +124,30 @@ def features_knn(
 
 
 METHODS = {
-    "patch-gaussian": Method(1, patch_gaussian),
-    "autoencoder": Method(3, Autoencoder, {"loss": "l2"}),
-    "vae": Method(3, VariationalAutoencoder),
-    "gmm": Method(4, pca_mixture),
-    "patch-gmm": Method(4, patch_mixture),
-    "dagmm": Method(5, DAGMM),
-    "patch-dagmm": Method(5, patch_dagmm),
-    "features-gaussian": Method(6, features_gaussian, {"backbone": "texnet"}),
-    "features-knn": Method(6, features_knn, {"backbone": "texnet"}),
-    "knn": Method(6, vectors.KNN),
-    "padim": Method(7, PaDiM, {"backbone": "texnet"}),
-    "spade": Method(7, SPADE, {"backbone": "texnet"}),
-    "student-teacher": Method(8, StudentTeacher, {"backbone": "texnet"}),
-    "geotrans": Method(9, GeoTrans),
-    "inpainting": Method(10, Inpainting),
-    "oc-svm": Method(11, vectors.KernelSVDD),
-    "deep-svdd": Method(11, DeepSVDD, {"objective": "one-class"}),
-    "deep-sad": Method(11, DeepSAD, labelled=0.01),
+    "gaussian": Method("Gaussian of the pixels", 1, pixel_gaussian),
+    "knn": Method("nearest neighbour, pixels", 1, vectors.KNN),
+    "pca": Method("PCA residual", 1, vectors.PCAResidual),
+    "patch-gaussian": Method("Gaussian of patch statistics", 1, patch_gaussian),
+    "autoencoder": Method("autoencoder", 3, Autoencoder, {"loss": "l2"}),
+    "vae": Method("variational autoencoder", 3, VariationalAutoencoder),
+    "gmm": Method("Gaussian mixture of components", 4, pca_mixture),
+    "patch-gmm": Method("mixture of patch statistics", 4, patch_mixture),
+    "dagmm": Method("DAGMM", 5, DAGMM),
+    "patch-dagmm": Method("DAGMM of patch statistics", 5, patch_dagmm),
+    "features-gaussian": Method(
+        "Gaussian of features", 6, features_gaussian, {"backbone": "texnet"}
+    ),
+    "features-knn": Method(
+        "nearest neighbours, features", 6, features_knn, {"backbone": "texnet"}
+    ),
+    "padim": Method("PaDiM", 7, PaDiM, {"backbone": "texnet"}),
+    "spade": Method("SPADE", 7, SPADE, {"backbone": "texnet"}),
+    "student-teacher": Method("students", 8, StudentTeacher, {"backbone": "texnet"}),
+    "geotrans": Method("geometric transformations", 9, GeoTrans),
+    "inpainting": Method("inpainting", 10, Inpainting),
+    "oc-svm": Method("kernel SVDD", 11, vectors.KernelSVDD),
+    "deep-svdd": Method("Deep SVDD", 11, DeepSVDD, {"objective": "one-class"}),
+    "deep-sad": Method("Deep SAD", 11, DeepSAD, labelled=0.01),
 }
 
 
