@@ -3,14 +3,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
+DRAWS  ?= 20
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lint stamp timings picture clean
+.PHONY: help book test serve lint stamp timings replicate picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
-	while read -r verb text; do printf '  make %-8s %s\n' "$$verb" "$$text"; done
+	while read -r verb text; do printf '  make %-9s %s\n' "$$verb" "$$text"; done
 
 # --all: every page is read again, so a warning does not vanish because its page is unchanged; results are cached.
 book: $(VENV)/.installed  ## build the book into _build/html; open _build/html/index.html
@@ -33,6 +34,9 @@ stamp: $(VENV)/.installed  ## carry the address in _config.yml everywhere; strip
 
 timings: $(VENV)/.installed  ## run each chapter alone; print its seconds and its peak memory
 	$(BIN)/python tools/timings.py
+
+replicate: $(VENV)/.installed  ## run every claim of the chapters on DRAWS fresh draws; count how often it holds
+	$(BIN)/python tools/replicate.py --draws $(DRAWS) --jobs $(JOBS)
 
 picture: $(VENV)/.installed  ## draw the picture of the welcome page anew
 	$(BIN)/python tools/welcome.py

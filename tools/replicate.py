@@ -7,20 +7,23 @@ its own, and an assertion that fails stops nothing, so one failure hides no othe
 
 Usage: python tools/replicate.py [--draws K] [--jobs J] [--fresh] [notebook ...]
 
-What ran is kept in `book/results/.replication`, one file per chapter and draw: an
-interrupted run goes on where it stopped, and after a change of a chapter only the
-claims are run again that use a changed statement. `--fresh` runs all of them again:
-after a change of the package. The table goes to `book/results/replication.csv`.
+The table is `book/results/replication.csv`; the key in its last column is a digest of
+all code of the chapter that the claim uses. What ran is kept in
+`book/results/.replication`, one file per chapter and draw, so an interrupted run goes
+on where it stopped, and after a change of a chapter only the claims are run again whose
+key has changed. `--fresh` runs all of them again: after a change of the package.
 """
 
 import argparse
 import ast
 import builtins
 import contextlib
+import csv
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "book" / "results" / "replication.csv"
 KEPT = TABLE.parent / ".replication"
+COLUMNS = ("chapter", "cell", "claim", "draws", "held", "key")
 STEP = 1_000_003  # added to every seed, times the number of the draw
 PURE = ("print(", "plt.show(", "adlab.show(", "adlab.plots.", "plots.")
 
@@ -141,7 +145,7 @@ class Recorder(ast.NodeTransformer):
         """Start counting at claim zero."""
         self.nth = -1
 
-    def visit_Assert(self, node):  # noqa: N802
+    def visit_Assert(self, node):
         """Replace `assert test` by a call that is given the test, not yet evaluated."""
         self.nth += 1
         call = ast.parse(f"__claim__({self.nth}, lambda: 0)").body[0]
@@ -149,14 +153,15 @@ class Recorder(ast.NodeTransformer):
         return call
 
 
-def run(path, draw):
+def run(path, draw, draws):
     """Run what is not yet known of one draw of one chapter, and keep it."""
     steps = statements(path)
     parts = slices(steps)
     named = keys(steps, parts)
     kept = KEPT / path.stem / f"{draw}.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}
-    open_ = {last for (last, nth), key in named.items() if key not in known}
+    settled = known.keys() | {key for key, (n, _) in counted().items() if n >= draws}
+    open_ = {last for (last, nth), key in named.items() if key not in settled}
     needed = sorted({number for last in open_ for number in parts[last]})
     if not needed:
         return
@@ -193,7 +198,9 @@ def run(path, draw):
         if key in answers and not answers[key]
     ]
     seconds = time.perf_counter() - start
-    print(f"{path.stem} draw {draw}: {len(answers)} claims, {seconds:.0f} s", flush=True)
+    print(
+        f"{path.stem} draw {draw}: {len(answers)} claims, {seconds:.0f} s", flush=True
+    )
     print("".join(f"    {each}\n" for each in failed), end="", flush=True)
 
 
@@ -216,21 +223,54 @@ def claims(path):
     ]
 
 
-def table(paths, draws):
-    """Write how often each claim held, of the draws that are known."""
-    import pandas as pd
+def counted():
+    """Return key -> (draws, held) of the table as it is."""
+    if not TABLE.exists():
+        return {}
+    with TABLE.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return {row["key"]: (int(row["draws"]), int(row["held"])) for row in rows}
 
-    rows = []
+
+def table(paths, draws):
+    """Write how often each claim held, of the draws that are known; return the rows."""
+    rows, before = [], counted()
     for path in paths:
         files = [KEPT / path.stem / f"{draw}.json" for draw in range(1, draws + 1)]
         known = [json.loads(file.read_text()) for file in files if file.exists()]
         for cell, claim, key in claims(path):
             answers = [answer[key] for answer in known if key in answer]
-            rows.append((path.stem, cell, claim, len(answers), sum(answers)))
-    columns = ["chapter", "cell", "claim", "draws", "held"]
-    frame = pd.DataFrame(rows, columns=columns)
-    write(TABLE, frame.to_csv(index=False))
-    return frame
+            own, old = (len(answers), sum(answers)), before.get(key, (0, 0))
+            count = own if own[0] >= old[0] else old
+            rows.append((path.stem, cell, claim, *count, key))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *rows])
+    write(TABLE, text.getvalue())
+    return rows
+
+
+def forget(paths):
+    """Forget all that is known of some chapters."""
+    for path in paths:
+        shutil.rmtree(KEPT / path.stem, ignore_errors=True)
+    if TABLE.exists():
+        stems = {path.stem for path in paths}
+        with TABLE.open(encoding="utf-8", newline="") as lines:
+            rows = [row for row in csv.reader(lines) if row[0] not in stems]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write(TABLE, text.getvalue())
+
+
+def summarise(rows):
+    """Print for each chapter how many claims held always, and the share that held."""
+    for stem in sorted({row[0] for row in rows}):
+        counts = [(row[3], row[4]) for row in rows if row[0] == stem]
+        draws, held = map(sum, zip(*counts, strict=True))
+        always = sum(n == h for n, h in counts)
+        share = held / draws if draws else float("nan")
+        print(f"{stem:32} {always:3} of {len(counts):3} held always; share {share:.3f}")
 
 
 def main():
@@ -245,23 +285,22 @@ def main():
     every = sorted((ROOT / "notebooks").glob("*.ipynb"))
     chosen = [path.resolve() for path in given.notebooks] or every
     if given.one:
-        return run(chosen[0], given.one)
+        return run(chosen[0], given.one, given.draws)
+    if given.fresh:
+        forget(chosen)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
     def one(job):
         draw, path = job
-        if given.fresh:
-            (KEPT / path.stem / f"{draw}.json").unlink(missing_ok=True)
-        command = [sys.executable, __file__, "--one", str(draw), str(path)]
-        subprocess.run(command, env=environment, check=False)
+        own = ["--one", str(draw), "--draws", str(given.draws), str(path)]
+        subprocess.run([sys.executable, __file__, *own], env=environment, check=False)
 
     jobs = [(draw, path) for draw in range(1, given.draws + 1) for path in chosen]
     with ThreadPoolExecutor(given.jobs) as pool:
         list(pool.map(one, jobs))
-    frame = table(every, given.draws)
-    sums = frame.groupby("chapter")[["draws", "held"]].sum()
-    print((sums["held"] / sums["draws"]).round(3).to_string())
+    summarise(table(every, given.draws))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
