@@ -7,9 +7,10 @@ its own, and an assertion that fails stops nothing, so one failure hides no othe
 
 Usage: python tools/replicate.py [--draws K] [--jobs J] [--fresh] [notebook ...]
 
-The table is `book/results/replication.csv`; the key in its last column is a digest of
+The table is `book/results/replication.csv`: for each claim the number of draws, from
+the first on, and of those in which it held; the key in the last column is a digest of
 all code of the chapter that the claim uses. What ran is kept in
-`book/results/.replication`, one file per chapter and draw, so an interrupted run goes
+`book/results/.replication`, one file per chapter and draw. So an interrupted run goes
 on where it stopped, and after a change of a chapter only the claims are run again whose
 key has changed. `--fresh` runs all of them again: after a change of the package.
 """
@@ -153,14 +154,14 @@ class Recorder(ast.NodeTransformer):
         return call
 
 
-def run(path, draw, draws):
+def run(path, draw):
     """Run what is not yet known of one draw of one chapter, and keep it."""
     steps = statements(path)
     parts = slices(steps)
     named = keys(steps, parts)
     kept = KEPT / path.stem / f"{draw}.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}
-    settled = known.keys() | {key for key, (n, _) in counted().items() if n >= draws}
+    settled = known.keys() | {key for key, (n, _) in counted().items() if n >= draw}
     open_ = {last for (last, nth), key in named.items() if key not in settled}
     needed = sorted({number for last in open_ for number in parts[last]})
     if not needed:
@@ -233,16 +234,19 @@ def counted():
 
 
 def table(paths, draws):
-    """Write how often each claim held, of the draws that are known; return the rows."""
+    """Write how often each claim held, of the first draws that are known; return the
+    rows.
+    """
     rows, before = [], counted()
     for path in paths:
         files = [KEPT / path.stem / f"{draw}.json" for draw in range(1, draws + 1)]
-        known = [json.loads(file.read_text()) for file in files if file.exists()]
+        known = [json.loads(f.read_text()) if f.exists() else {} for f in files]
         for cell, claim, key in claims(path):
-            answers = [answer[key] for answer in known if key in answer]
-            own, old = (len(answers), sum(answers)), before.get(key, (0, 0))
-            count = own if own[0] >= old[0] else old
-            rows.append((path.stem, cell, claim, *count, key))
+            tried, held = before.get(key, (0, 0))
+            while tried < draws and key in known[tried]:
+                held += known[tried][key]
+                tried += 1
+            rows.append((path.stem, cell, claim, tried, held, key))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *rows])
@@ -285,15 +289,15 @@ def main():
     every = sorted((ROOT / "notebooks").glob("*.ipynb"))
     chosen = [path.resolve() for path in given.notebooks] or every
     if given.one:
-        return run(chosen[0], given.one, given.draws)
+        return run(chosen[0], given.one)
     if given.fresh:
         forget(chosen)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
     def one(job):
         draw, path = job
-        own = ["--one", str(draw), "--draws", str(given.draws), str(path)]
-        subprocess.run([sys.executable, __file__, *own], env=environment, check=False)
+        command = [sys.executable, __file__, "--one", str(draw), str(path)]
+        subprocess.run(command, env=environment, check=False)
 
     jobs = [(draw, path) for draw in range(1, given.draws + 1) for path in chosen]
     with ThreadPoolExecutor(given.jobs) as pool:
