@@ -83,7 +83,11 @@ class Detector:
         }
         with seeded(self.seed):
             fresh._fit(images)
-        self.__dict__ = fresh.__dict__
+        self.__dict__ = {
+            # laid out as a file gives it back: sums in another order round otherwise
+            name: value.contiguous() if isinstance(value, Tensor) else value
+            for name, value in vars(fresh).items()
+        }
         return self
 
     def anomaly_score(self, images: object) -> Tensor:
@@ -339,7 +343,9 @@ def _unpack(config: dict, tensors: dict[str, Tensor]) -> Detector:
     device = _device_here(params)
     detector = cls(**params)
     plain = {
-        name: tensor.to(device) for name, tensor in tensors.items() if "." not in name
+        name: tensor.to(device, copy=True)  # aligned in memory as what was fitted
+        for name, tensor in tensors.items()
+        if "." not in name
     }
     vars(detector).update(config["values"] | plain | inner)
     detector._build()

@@ -207,7 +207,7 @@ def ladder(
         table: one row a method, as of `adlab.bench.summary`: the measures, in [0, 1],
             their `_std`, and the costs. `seconds` is of fitting and scoring together.
         measures: a row of panels each.
-        costs: a column of panels each, on a logarithmic axis.
+        costs: a column of panels each, on a logarithmic axis of one decade or more.
 
     Raises:
         ValueError: no rows, or columns that the table has not.
@@ -238,6 +238,7 @@ def ladder(
                 where = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
                 ax.annotate(str(i), (x, y), zorder=3, **where)
             ax.set_xscale("log")
+            ax.set_xlim(_decade(table[cost].clip(lower=0.1), ax.get_xlim()))
             ax.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel(_AXES.get(measure, measure))
     for ax, cost in zip(axes[-1], costs, strict=True):
@@ -291,6 +292,18 @@ _AXES = {
     "seconds": "seconds to fit and to score",
     "peak_memory_mb": "peak memory in MB",
 }
+
+
+def _decade(values: pd.Series, limits: tuple[float, float]) -> tuple[float, float]:
+    """The limits of a logarithmic axis, or one decade about the values where they are
+    closer than that: of one value alone, or of equal ones, the axis would have no
+    width, and nothing would be drawn.
+    """
+    low, high = values.min(), values.max()
+    if not high / low < 10 ** (1 / 1.1):  # with its margins it spans a decade; or NaN
+        return limits
+    centre = np.sqrt(low * high)
+    return centre / np.sqrt(10), centre * np.sqrt(10)
 
 
 def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:

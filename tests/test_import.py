@@ -33,9 +33,9 @@ SCRIPT = """
 import json, sys, time, torch
 seconds, modules = [], []
 for statement in ["import adlab", "from adlab import data, decision, metrics, training, vectors"]:
-    known, start = set(sys.modules), time.perf_counter()
+    known, start = set(sys.modules), time.process_time()
     exec(statement)
-    seconds.append(time.perf_counter() - start)
+    seconds.append(time.process_time() - start)
     modules.extend(set(sys.modules) - known)
 print(json.dumps([*seconds, modules]))
 """
@@ -51,8 +51,8 @@ def run(script):
 
 @pytest.fixture(scope="module")
 def runs():
-    """Three times: seconds to import adlab, then its rooms, beside torch; and the
-    modules that came along.
+    """Three times: seconds of the processor to import adlab, then its rooms, beside
+    torch, whatever else runs meanwhile; and the modules that came along.
     """
     return [run(SCRIPT) for _ in range(3)]
 

@@ -165,7 +165,8 @@ def test_nothing_leaks_from_a_hidden_cell(size, channels, monkeypatch):
 def test_no_gradient_reaches_a_hidden_pixel():
     images = pictures(1).requires_grad_()
     masks = masks_of(32, 32, 8)
-    network = UNet(1, (4, 8, 16))
+    with adlab.training.seeded(0):  # other weights may let no light through
+        network = UNet(1, (4, 8, 16))
     inpaint(network, images, masks)[0, 0, ~masks[1]].sum().backward()
     assert images.grad[0, 0, ~masks[1]].eq(0).all()
     assert images.grad[0, 0, masks[1]].ne(0).any()
@@ -320,7 +321,7 @@ def test_random_crops_are_parts_of_their_images():
     images = torch.arange(5 * 12 * 9.0).view(5, 1, 12, 9)
     for image, crop in zip(images, random_crops(images, 4), strict=True):
         windows = image.unfold(1, 4, 1).unfold(2, 4, 1).flatten(0, 2)
-        assert (windows == crop).all((1, 2)).sum() == 1
+        assert (windows == crop).flatten(1).all(1).sum() == 1
 
 
 @pytest.mark.parametrize("score", ["gms", "loss"])

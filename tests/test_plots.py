@@ -4,6 +4,7 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
@@ -205,3 +206,50 @@ def test_the_settings_of_the_reader_stay_untouched(name):
     before = dict(plt.rcParams)
     FIGURES[name]()
     assert dict(plt.rcParams) == before
+
+
+def rungs(seconds, memory):
+    """Return a table as `plots.ladder` takes it, of one method a pair of costs."""
+    n = len(seconds)
+    measures = {"image_auroc": np.linspace(0.6, 0.9, n), "pro": 0.5}
+    spreads = {"image_auroc_std": 0.02, "pro_std": 0.01}
+    costs = {"seconds": seconds, "peak_memory_mb": memory}
+    return pd.DataFrame(measures | spreads | costs, index=[f"m{i}" for i in range(n)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "memory"),
+    [
+        ([0.29], [18.0]),  # one method
+        ([3.0, 3.0], [100.0, 100.0]),  # equal costs
+        ([3.0, 3.01, 3.02], [18.0, 18.1, 900.0]),  # nearly equal ones
+        ([1.0, 9.0], [10.0, 70.0]),
+        ([0.0, 0.0], [0.0, 5000.0]),  # below what is measured
+        ([float("nan"), 2.0], [float("nan"), float("nan")]),  # not measured
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_every_rung_of_the_ladder_is_in_sight(seconds, memory):
+    figure = plots.ladder(rungs(seconds, memory))
+    figure.savefig(io.BytesIO())  # which lays it out
+    for ax, costs in zip(figure.axes, [seconds, memory] * 2, strict=True):
+        low, high = ax.get_xlim()
+        assert high / low >= 10 * (1 - 1e-9)
+        centres = np.array([line.get_xydata()[0] for line in ax.lines])
+        known = centres[~np.isnan(costs)]
+        inside = ax.transAxes.inverted().transform(ax.transData.transform(known))
+        assert ((inside > 0.02) & (inside < 0.98)).all()
+
+
+def test_one_rung_of_the_ladder_is_drawn():
+    figure, file = plots.ladder(rungs([0.29], [18.0])), io.BytesIO()
+    figure.savefig(file, format="rgba", dpi=figure.dpi)
+    width, height = (figure.get_size_inches() * figure.dpi).astype(int)
+    pixels = np.frombuffer(file.getvalue(), np.uint8).reshape(height, width, 4)
+    pixels = pixels[..., :3].astype(int)
+    colour = np.round(255 * np.array(to_rgb(figure.axes[0].lines[0].get_color())))
+    for ax in figure.axes:
+        x, y = ax.transData.transform(ax.lines[0].get_xydata()[0]).round().astype(int)
+        beside = pixels[len(pixels) - y - 12 : len(pixels) - y + 12, x - 12 : x + 12]
+        assert (np.abs(beside - colour).max(2) < 3).sum() > 20  # its ring
+        assert 0.4 < ax.transAxes.inverted().transform((x, y))[0] < 0.6

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tools import check_book, stamp
+from tools import check_book, portability, stamp
 
 ROOT = Path(__file__).parents[1]
 REQUIRED = {
@@ -43,7 +43,7 @@ COLAB = {
     "torchvision",
     "tqdm",
 }
-VERBS = ["book", "test", "help", "lint", "stamp"]
+VERBS = ["book", "test", "help", "lint", "stamp", "portability"]
 ACTIONS = {"checkout", "setup-python", "upload-pages-artifact", "deploy-pages"}
 
 
@@ -272,7 +272,7 @@ def test_ci_fails_when_a_command_fails(tmp_path):
     assert not (tmp_path / "built").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "publish"])
+@pytest.mark.parametrize("name", ["test", "publish", "portability"])
 def test_workflows_use_official_actions_only(name):
     workflow = load(f".github/workflows/{name}.yml")
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
@@ -294,6 +294,15 @@ def test_workflow_tests_oldest_and_newest_python():
     listed = [text.rsplit(" ", 1)[1] for text in array("classifiers")]
     assert tested == [listed[0], listed[-1]]
     assert f'requires-python = ">={tested[0]}"' in read("pyproject.toml")
+
+
+def test_workflow_runs_every_setting():
+    workflow = load(".github/workflows/portability.yml")
+    assert {"schedule", "workflow_dispatch"} <= set(workflow[True])
+    job = workflow["jobs"]["portability"]
+    assert job["strategy"]["matrix"]["setting"] == list(portability.SETTINGS)
+    pythons = job["steps"][1]["with"]["python-version"]
+    assert set(portability.PYTHONS.values()) < set(pythons.split())
 
 
 def test_workflow_publishes_from_main():
@@ -407,6 +416,46 @@ def test_check_book_fails_as_a_command(built):
     assert subprocess.run(command, capture_output=True).returncode == 0
     (built / "_build" / "html" / "book" / "index.html").unlink()
     assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+# tools/portability.py
+
+
+def test_oldest_are_the_lower_bounds(requirements):
+    bounds = {Requirement(text).name: text for text in portability.oldest()}
+    for each in requirements:
+        if each.name in {Requirement(text).name for text in array("book")}:
+            continue
+        lower = [part.version for part in each.specifier if part.operator == ">="]
+        assert [f"{each.name}=={version}" for version in lower] == [
+            text for name, text in bounds.items() if name == each.name
+        ]
+    python = portability.PYTHONS["oldest"]
+    assert f'requires-python = ">={python}"' in read("pyproject.toml")
+
+
+def test_colabs_versions_are_known_and_in_our_ranges():
+    lines = portability.COLAB.read_text(encoding="utf-8").splitlines()
+    known = dict(line.split("==") for line in lines if not line.startswith("#"))
+    needed = {each.name: each for each in map(Requirement, array("dependencies"))}
+    assert known.keys() == needed.keys()
+    for name, version in known.items():
+        assert needed[name].specifier.contains(version), name
+
+
+def test_portability_says_what_failed(capsys):
+    text = "FAILED tests/a.py::b - no\n==== 2 failed, 7 passed, 1 error in 3.1s ====\n"
+    portability.report("oldest", text, 3.1, "numpy 1")
+    line, failed = capsys.readouterr().out.splitlines()
+    assert line.split() == ["oldest", "7", "3", "3", "numpy", "1"]
+    assert failed.split() == ["FAILED", "tests/a.py::b", "-", "no"]
+
+
+def test_portability_sets_what_it_says():
+    variables, effect = portability.prepare("torch-plain", sys.executable)
+    assert variables["ATEN_CPU_CAPABILITY"] == "default"
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert "DEFAULT" in effect
 
 
 # Style of the code
