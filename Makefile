@@ -7,11 +7,11 @@ DRAWS  ?= 20
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lint stamp timings replicate picture clean
+.PHONY: help book test serve lint stamp timings replicate portability picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
-	while read -r verb text; do printf '  make %-9s %s\n' "$$verb" "$$text"; done
+	while read -r verb text; do printf '  make %-11s %s\n' "$$verb" "$$text"; done
 
 # --all: every page is read again, so a warning does not vanish because its page is unchanged; results are cached.
 book: $(VENV)/.installed  ## build the book into _build/html; open _build/html/index.html
@@ -38,10 +38,15 @@ timings: $(VENV)/.installed  ## run each chapter alone; print its seconds and it
 replicate: $(VENV)/.installed  ## run every claim of the chapters on DRAWS fresh draws; count how often it holds
 	$(BIN)/python tools/replicate.py --draws $(DRAWS) --jobs $(JOBS)
 
+# SETTINGS="oldest colab" runs some of them; each takes as long as the tests of the package, the first time
+# after a few minutes, and a few GB, for its environment.
+portability: $(VENV)/.installed  ## run the tests of the package as other processors and other versions would
+	$(BIN)/python tools/portability.py --jobs $(JOBS) $(SETTINGS)
+
 picture: $(VENV)/.installed  ## draw the picture of the welcome page anew
 	$(BIN)/python tools/welcome.py
 
-clean:  ## remove the built book and the caches, but not the environment
+clean:  ## remove the built book and the caches, but not the environments
 	rm -rf _build .pytest_cache .ruff_cache */.ruff_cache
 
 $(VENV)/.installed: pyproject.toml
