@@ -83,13 +83,15 @@ def slices(steps):
     for last, step in enumerate(steps):
         if not step.claims:
             continue
-        wanted, chosen = step.names - modules, {last}
-        for number in reversed(range(last)):
-            earlier = steps[number]
-            shares = not earlier.only_reads and earlier.names & wanted
-            if shares or earlier.is_import or earlier.is_global:
-                chosen.add(number)
-                wanted |= earlier.names - modules
+        wanted, chosen, size = step.names - modules, {last}, 0
+        while size < len(chosen):  # again: a function may call one defined after it
+            size = len(chosen)
+            for number in reversed(range(last)):
+                earlier = steps[number]
+                shares = not earlier.only_reads and earlier.names & wanted
+                if shares or earlier.is_import or earlier.is_global:
+                    chosen.add(number)
+                    wanted |= earlier.names - modules
         found[last] = sorted(chosen)
     return found
 
