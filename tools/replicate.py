@@ -274,7 +274,7 @@ def summarise(rows):
     for stem in sorted({row[0] for row in rows}):
         counts = [(row[3], row[4]) for row in rows if row[0] == stem]
         draws, held = map(sum, zip(*counts, strict=True))
-        always = sum(n == h for n, h in counts)
+        always = sum(0 < n == h for n, h in counts)
         share = held / draws if draws else float("nan")
         print(f"{stem:32} {always:3} of {len(counts):3} held always; share {share:.3f}")
 
