@@ -123,6 +123,10 @@ def test_only_what_a_change_touches_runs_again(house):
     found, _ = count(house, 1)
     assert note.read_text() == "abb"
     assert found == {"assert a": (0, 1, 1), "assert b > 1": (1, 0, 1)}
+    chapter(house, first, second.format("1, 'words'"))
+    found, _ = count(house, 1)
+    assert note.read_text() == "abb"  # a message is not a reason either
+    assert found["assert b > 1, 'words'"] == (1, 0, 1)
     count(house, 2)  # a second draw runs all of it
     assert sorted(note.read_text()) == list("aabbb")
     shutil.rmtree(house / "book/results/.replication")
