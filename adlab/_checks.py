@@ -4,7 +4,7 @@ Each check returns its argument in the one form that the rest of the package wor
 or raises an error that names the argument, what was expected and what came.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -43,6 +43,32 @@ def check_number(
     if below or above or not -np.inf < value < np.inf:
         interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
         raise ValueError(f"{name}: expected {kind} in {interval}, got {value!r}")
+
+
+def check_counts(
+    name: str, values: object, high: float = np.inf, *, empty: bool = False
+) -> None:
+    """Refuse what is not a sequence of positive integers, each at most `high`."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(
+            f"{name}: expected a sequence of integers, got {type(values).__name__}"
+        )
+    if not values and not empty:
+        raise ValueError(f"{name}: expected at least one integer, got none")
+    for value in values:
+        check_number(name, value, 1, high, whole=True)
+
+
+def check_device(name: str, device: object) -> None:
+    """Refuse what is neither "auto" nor a device of this machine."""
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f'{name}: expected "auto", "cpu" or a device of this machine, got {device!r}'
+        ) from error
 
 
 def as_tensor(name: str, value: object) -> Tensor:

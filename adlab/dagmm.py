@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from adlab._checks import check_number
+from adlab._parameters import Count, NonNegative, Positive, TwoOrMore, Whole
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
 from adlab.vectors import _check_vectors_or_images, cholesky_factors, e_step, m_step
@@ -138,6 +139,7 @@ def covariance_penalty(covariances: Tensor) -> Tensor:
 # -- detector
 
 
+@dataclass(eq=False, repr=False)
 class DAGMM(Detector):
     """Deep autoencoding Gaussian mixture model, of images (N, C, H, W) or vectors (N,
     D).
@@ -172,41 +174,15 @@ class DAGMM(Detector):
     takes_vectors = True
     _check = staticmethod(_check_vectors_or_images)
 
-    def __init__(
-        self,
-        n_components: int = 2,
-        n_latent: int = 2,
-        width: int = 16,
-        energy_weight: float = 0.1,
-        penalty_weight: float = 0.005,
-        reg_covar: float = 1e-3,
-        epochs: int = 200,
-        batch_size: int = 1024,
-        lr: float = 1e-3,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        for name, value in {
-            "n_components": n_components,
-            "n_latent": n_latent,
-            "width": width,
-        }.items():
-            check_number(name, value, 1, whole=True)
-        check_number("energy_weight", energy_weight, 0)
-        check_number("penalty_weight", penalty_weight, 0)
-        check_number("reg_covar", reg_covar, 0)
-        check_number("epochs", epochs, 0, whole=True)
-        check_number("batch_size", batch_size, 2, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        super().__init__(seed=seed, device=device)
-        self.n_components, self.n_latent, self.width = n_components, n_latent, width
-        self.energy_weight, self.penalty_weight, self.reg_covar = (
-            energy_weight,
-            penalty_weight,
-            reg_covar,
-        )
-        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
+    n_components: Count = 2
+    n_latent: Count = 2
+    width: Count = 16
+    energy_weight: NonNegative = 0.1
+    penalty_weight: NonNegative = 0.005
+    reg_covar: NonNegative = 1e-3
+    epochs: Whole = 200
+    lr: Positive = 1e-3
+    batch_size: TwoOrMore = field(default=1024, kw_only=True)
 
     def _build(self) -> None:
         self.compression_ = CompressionNetwork(

@@ -15,11 +15,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from adlab._checks import check_choice, check_number
+from adlab._parameters import Count, Counts, Fraction, NonNegative, Positive, Whole
 from adlab.data import ImageSet
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
@@ -247,50 +249,24 @@ class CollapseError(ArithmeticError):
 # -- detectors
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class _OneClass(Detector):
     """What both detectors share: network, pre-training, centre, and the check for a
     collapse.
     """
 
+    widths: Counts = (8, 4)
+    n_features: Count = 32
+    network: nn.Module | None = None
+    pretrain_epochs: Whole = 20
+    epochs: Whole = 50
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 1e-6
     smallest_spread = 1e-3  # of the training images; less is a collapse
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        n_features: int,
-        network: nn.Module | None,
-        pretrain_epochs: int,
-        epochs: int,
-        lr: float,
-        weight_decay: float,
-        batch_size: int,
-        *,
-        seed: int,
-        device: str,
-    ):
-        for name, value in {"n_features": n_features, "batch_size": batch_size}.items():
-            check_number(name, value, 1, whole=True)
-        for name, value in {
-            "pretrain_epochs": pretrain_epochs,
-            "epochs": epochs,
-        }.items():
-            check_number(name, value, 0, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        check_number("weight_decay", weight_decay, 0)
-        if network is not None:
-            check_network(network)
-        super().__init__(seed=seed, device=device)
-        self.widths, self.n_features, self.network = (
-            _check_widths(widths),
-            n_features,
-            network,
-        )
-        self.pretrain_epochs, self.epochs, self.batch_size = (
-            pretrain_epochs,
-            epochs,
-            batch_size,
-        )
-        self.lr, self.weight_decay = lr, weight_decay
+    def _check_arguments(self) -> None:
+        if self.network is not None:
+            check_network(self.network)
 
     def _build(self) -> None:
         if self.network is None:
@@ -373,16 +349,7 @@ class _OneClass(Detector):
         return self._distance(batch)
 
 
-def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise TypeError(
-            f"widths: expected a sequence of integers, got {type(widths).__name__}"
-        )
-    for width in widths:
-        check_number("widths", width, 1, whole=True)
-    return tuple(widths)
-
-
+@dataclass(eq=False, repr=False)
 class DeepSVDD(_OneClass):
     """Deep support vector data description: the score is the squared distance of φ(s)
     to the centre; with the soft boundary, less the squared radius.
@@ -415,39 +382,9 @@ class DeepSVDD(_OneClass):
     Source: Ruff et al., Deep one-class classification, ICML 2018; equations 3 and 4.
     """
 
-    def __init__(
-        self,
-        objective: str = "one-class",
-        nu: float = 0.1,
-        warm_up: int = 10,
-        widths: Sequence[int] = (8, 4),
-        n_features: int = 32,
-        network: nn.Module | None = None,
-        pretrain_epochs: int = 20,
-        epochs: int = 50,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-6,
-        batch_size: int = 64,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_choice("objective", objective, ("one-class", "soft-boundary"))
-        check_number("nu", nu, 0, 1, open_low=True, open_high=True)
-        check_number("warm_up", warm_up, 1, whole=True)
-        super().__init__(
-            widths,
-            n_features,
-            network,
-            pretrain_epochs,
-            epochs,
-            lr,
-            weight_decay,
-            batch_size,
-            seed=seed,
-            device=device,
-        )
-        self.objective, self.nu, self.warm_up = objective, nu, warm_up
+    objective: Literal["one-class", "soft-boundary"] = "one-class"
+    nu: Fraction = 0.1
+    warm_up: Count = 10
 
     def _train(self, images: object) -> None:
         loss = self._one_class
@@ -492,6 +429,7 @@ class DeepSVDD(_OneClass):
         return self._distance(batch) - self.radius_**2
 
 
+@dataclass(eq=False, repr=False)
 class DeepSAD(_OneClass):
     """Deep semi-supervised anomaly detection: Deep SVDD that also learns from a few
     labelled images. Known anomalies are pushed away from the centre.
@@ -511,35 +449,7 @@ class DeepSAD(_OneClass):
     Source: Ruff et al., Deep semi-supervised anomaly detection, ICLR 2020; equation 7.
     """
 
-    def __init__(
-        self,
-        eta: float = 1.0,
-        widths: Sequence[int] = (8, 4),
-        n_features: int = 32,
-        network: nn.Module | None = None,
-        pretrain_epochs: int = 20,
-        epochs: int = 50,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-6,
-        batch_size: int = 64,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_number("eta", eta, 0)
-        super().__init__(
-            widths,
-            n_features,
-            network,
-            pretrain_epochs,
-            epochs,
-            lr,
-            weight_decay,
-            batch_size,
-            seed=seed,
-            device=device,
-        )
-        self.eta = eta
+    eta: NonNegative = 1.0
 
     def fit(self, images: object, labelled: ImageSet | None = None) -> DeepSAD:
         """Learn from images without labels, mostly normal, and a few with.

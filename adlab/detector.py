@@ -12,13 +12,15 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adlab._checks import check_choice, check_images, check_number
+from adlab._checks import check_choice, check_images
+from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.training import resolve_device, seeded, stream, train
 
 _CLASSES: dict[str, type[Detector]] = {}
@@ -28,6 +30,7 @@ def _name(cls: type[Detector]) -> str:
     return f"{cls.__module__}.{cls.__name__}"
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Detector:
     """A background model learned from normal images, and the anomaly score it gives to
     any image.
@@ -36,27 +39,28 @@ class Detector:
     learns, and keeps what it learned in attributes that end in `_` (tensors, networks,
     detectors, or numbers, strings and lists); `_score(batch)` maps a batch (B, C, H, W)
     to scores (B,), higher = more anomalous. The constructor only checks and stores its
-    arguments, under their own names.
+    arguments, under their own names: either a dataclass declares them, or an `__init__`
+    stores them and calls `super().__init__(seed=seed, device=device)`.
 
     Args:
         seed: of all that is drawn at random.
         device: see `adlab.training.resolve_device`.
+        batch_size: images at a time, in training and in scoring.
 
     Raises:
-        TypeError, ValueError: no such seed or device.
+        TypeError, ValueError: an argument out of its range; the message names it.
     """
 
-    seed: int = 0
-    device: str = "auto"
-    batch_size: int = 64
+    seed: Seed = 0
+    device: Device = "auto"
+    batch_size: Count = 64
     takes_vectors = False  # True where feature vectors (N, D) will do as well as images
     any_size = False  # True where images of another height and width than the training images' will do
     _check = staticmethod(check_images)
 
-    def __init__(self, *, seed: int = 0, device: str = "auto"):
-        check_number("seed", seed, 0, 2**63 - 1, whole=True)
-        resolve_device(device)
-        self.seed, self.device = seed, device
+    def __post_init__(self) -> None:
+        check_parameters(self)
+        self._check_arguments()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -146,6 +150,9 @@ class Detector:
 
     def _score(self, batch: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that are each of their type, but do not go together."""
 
     def _build(self) -> None:
         """Make the networks anew; into those whose names end in `_` the saved weights

@@ -13,15 +13,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations, pairwise, product
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, log_softmax, pad
 
 from adlab._checks import check_choice, check_number
+from adlab._parameters import Count, Positive, TwoOrMore
 from adlab.detector import Detector
 from adlab.training import seeded
+from adlab.vectors import OfVectors
 
 # -- transformations
 
@@ -282,6 +287,7 @@ def dirichlet_score(log_p: Tensor, alpha: Tensor) -> Tensor:
 # -- detector
 
 
+@dataclass(eq=False, repr=False)
 class GeoTrans(Detector):
     """Geometric transformations: learn to recognise them on normal images, and score by
     how badly that goes.
@@ -315,32 +321,25 @@ class GeoTrans(Detector):
     Dirichlet score their equation 2 with its constant.
     """
 
-    def __init__(
-        self,
-        transformations: int | str | Sequence[str] = 72,
-        score: str | Detector = "dirichlet",
-        depth: int = 10,
-        widths: Sequence[int] = (8, 16, 32),
-        epochs: int = 200,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        holdout: float = 0.25,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        self.names = _names(transformations)
-        _check_score(score)
-        _check_network(depth, widths)
-        check_number("epochs", epochs, 1, whole=True)
-        check_number("batch_size", batch_size, 2, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        check_number("holdout", holdout, 0, 1, open_high=True)
-        super().__init__(seed=seed, device=device)
-        self.transformations = transformations
-        self.score, self.depth, self.widths = score, depth, widths
-        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
-        self.holdout = holdout
+    transformations: int | str | Sequence[str] = 72
+    score: OfVectors | Literal["softmax", "dirichlet"] = "dirichlet"
+    depth: int = 10
+    widths: Sequence[int] = (8, 16, 32)
+    epochs: Count = 200
+    lr: Positive = 1e-3
+    holdout: Annotated[float, partial(check_number, low=0, high=1, open_high=True)] = (
+        0.25
+    )
+    batch_size: TwoOrMore = field(default=128, kw_only=True)
+
+    def _check_arguments(self) -> None:
+        _names(self.transformations)
+        _check_network(self.depth, self.widths)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The transformations, as `transform` takes them."""
+        return _names(self.transformations)
 
     def _build(self) -> None:
         channels, n_classes = self.input_shape_[0], len(self.names)
@@ -467,16 +466,6 @@ def _check_distinct(names: Sequence[str]) -> None:
             raise ValueError(
                 f"transformations: expected different ones, got {names[i]!r} and {names[j]!r}, the same"
             )
-
-
-def _check_score(score: object) -> None:
-    if isinstance(score, Detector):
-        if not score.takes_vectors:
-            raise TypeError(
-                f"score: expected a detector of vectors, as Gaussian(), got {type(score).__name__}"
-            )
-    else:
-        check_choice("score", score, ("softmax", "dirichlet"))
 
 
 def _check_network(depth: object, widths: object) -> None:

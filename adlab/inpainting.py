@@ -11,14 +11,25 @@ network and whatever its skip connections carry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from adlab import similarity
-from adlab._checks import check_choice, check_number
+from adlab._checks import check_counts, check_number
+from adlab._parameters import (
+    Count,
+    Counts,
+    ImageScore,
+    NonNegative,
+    Positive,
+    TwoOrMore,
+)
 from adlab.detector import Localizer
 from adlab.training import seeded
 
@@ -100,7 +111,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int = 1, widths: Sequence[int] = (16, 32, 64)):
         super().__init__()
         check_number("channels", channels, 1, whole=True)
-        widths = _check_numbers("widths", widths)
+        check_counts("widths", widths)
         inside = (channels, *widths[:-1])
         self.factor = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(map(_level, inside, widths))
@@ -196,6 +207,7 @@ def random_crops(images: Tensor, size: int) -> Tensor:
 # -- the detector
 
 
+@dataclass(eq=False, repr=False)
 class Inpainting(Localizer):
     """Reconstruction by inpainting (RIAD): the score is how badly hidden pixels are
     guessed from visible ones.
@@ -236,44 +248,26 @@ class Inpainting(Localizer):
     """
 
     any_size = True
-    batch_size = 8
 
-    def __init__(
-        self,
-        cell_sizes: Sequence[int] = (2, 4, 8),
-        n_sets: int = 3,
-        ssim_weight: float = 1.0,
-        gms_weight: float = 1.0,
-        score: str = "loss",
-        smoothing: int = 11,
-        widths: Sequence[int] = (16, 32, 64),
-        crop_size: int = 32,
-        epochs: int = 30,
-        lr: float = 2e-3,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        super().__init__(seed=seed, device=device)
-        check_number("crop_size", crop_size, SMALLEST, whole=True)
-        self.cell_sizes = _check_numbers("cell_sizes", cell_sizes, crop_size // 2)
-        cells = (-(-crop_size // max(self.cell_sizes))) ** 2
-        check_number("n_sets", n_sets, 2, cells, whole=True)
-        check_number("ssim_weight", ssim_weight, 0)
-        check_number("gms_weight", gms_weight, 0)
-        check_choice("score", score, ("gms", "loss"))
-        check_number("smoothing", smoothing, 1, whole=True)
-        if smoothing % 2 == 0:
-            raise ValueError(f"smoothing: expected an odd number, got {smoothing}")
-        check_number("epochs", epochs, 1, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        check_choice("image_score", image_score, ("max", "mean"))
-        self.widths = _check_numbers("widths", widths)
-        self.n_sets, self.score, self.smoothing = n_sets, score, smoothing
-        self.ssim_weight, self.gms_weight = ssim_weight, gms_weight
-        self.crop_size, self.epochs, self.lr = crop_size, epochs, lr
-        self.image_score = image_score
+    cell_sizes: Counts = (2, 4, 8)
+    n_sets: TwoOrMore = 3
+    ssim_weight: NonNegative = 1.0
+    gms_weight: NonNegative = 1.0
+    score: Literal["loss", "gms"] = "loss"
+    smoothing: Count = 11
+    widths: Counts = (16, 32, 64)
+    crop_size: Annotated[int, partial(check_number, low=SMALLEST, whole=True)] = 32
+    epochs: Count = 30
+    lr: Positive = 2e-3
+    image_score: ImageScore = "max"
+    batch_size: Count = field(default=8, kw_only=True)
+
+    def _check_arguments(self) -> None:
+        check_counts("cell_sizes", self.cell_sizes, self.crop_size // 2)
+        cells = (-(-self.crop_size // max(self.cell_sizes))) ** 2
+        check_number("n_sets", self.n_sets, 2, cells, whole=True)
+        if self.smoothing % 2 == 0:
+            raise ValueError(f"smoothing: expected an odd number, got {self.smoothing}")
 
     def inpaint(self, images: object, cell_size: int) -> Tensor:
         """What the network guesses for every pixel, hidden in squares of that side.
@@ -335,16 +329,3 @@ class Inpainting(Localizer):
         if self.score == "gms":
             return gradient_map(batch, y)
         return loss_map(batch, y, self.ssim_weight, self.gms_weight)
-
-
-def _check_numbers(name: str, values: Sequence[int], most: int = 2**31) -> tuple:
-    """Positive integers as a tuple, refused where there is none."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(
-            f"{name}: expected a sequence of integers, got {type(values).__name__}"
-        )
-    if not values:
-        raise ValueError(f"{name}: expected at least one integer, got none")
-    for value in values:
-        check_number(name, value, 1, most, whole=True)
-    return tuple(values)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from adlab._checks import (
     check_scores,
     check_vectors,
 )
+from adlab._parameters import Fraction
 from adlab.decision import ROUNDING, quantile_threshold
 from adlab.detector import Detector
 from adlab.training import _progress, resolve_device, seeded, stream
@@ -283,6 +285,7 @@ def open_set_measures(
 # -- from closed set to open set
 
 
+@dataclass(eq=False, repr=False)
 class OpenSetClassifier(Detector):
     """A closed-set classifier, and a score with a threshold beside it.
 
@@ -304,24 +307,17 @@ class OpenSetClassifier(Detector):
     Source: Vaze et al., ICLR 2022.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        score: str | Callable[[Tensor], Tensor] = "max-logit",
-        fpr: float = 0.05,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        if not isinstance(classifier, nn.Module):
+    classifier: nn.Module
+    score: str | Callable[[Tensor], Tensor] = "max-logit"
+    fpr: Fraction = 0.05
+
+    def _check_arguments(self) -> None:
+        if not isinstance(self.classifier, nn.Module):
             raise TypeError(
-                f"classifier: expected a network, got {type(classifier).__name__}"
+                f"classifier: expected a network, got {type(self.classifier).__name__}"
             )
-        if not callable(score):
-            check_choice("score", score, SCORES)
-        check_number("fpr", fpr, 0, 1, open_low=True, open_high=True)
-        super().__init__(seed=seed, device=device)
-        self.classifier, self.score, self.fpr = classifier, score, fpr
+        if not callable(self.score):
+            check_choice("score", self.score, SCORES)
 
     def _fit(self, images: object) -> None:
         with torch.no_grad():

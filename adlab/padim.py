@@ -18,15 +18,16 @@ framework for anomaly detection and localization, ICPR workshops 2021.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from adlab._checks import check_choice, check_number
 from adlab._maps import enlarge_and_blur
+from adlab._parameters import Count, ImageScore, NonNegative, Positive
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Localizer
 from adlab.training import resolve_device, seeded
@@ -194,6 +195,7 @@ def squared_distances(
 # -- detector
 
 
+@dataclass(eq=False, repr=False)
 class PaDiM(Localizer):
     """Patch distribution modelling: the Mahalanobis distance to the Gaussian of each
     place.
@@ -223,32 +225,17 @@ class PaDiM(Localizer):
     Wide ResNet-50-2.
     """
 
-    batch_size = 32
+    backbone: str | nn.Module = "texnet"
+    layers: Sequence[str] | None = None
+    n_features: Count | None = 100
+    reduction: Literal["random", "pca"] = "random"
+    reg_covar: Positive = 0.01
+    sigma: NonNegative = 4
+    image_score: ImageScore = "max"
+    batch_size: Count = field(default=32, kw_only=True)
 
-    def __init__(
-        self,
-        backbone: str | nn.Module = "texnet",
-        layers: Sequence[str] | None = None,
-        n_features: int | None = 100,
-        reduction: str = "random",
-        reg_covar: float = 0.01,
-        sigma: float = 4,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_backbone(backbone, layers)
-        if n_features is not None:
-            check_number("n_features", n_features, 1, whole=True)
-        check_choice("reduction", reduction, ("random", "pca"))
-        check_number("reg_covar", reg_covar, 0, open_low=True)
-        check_number("sigma", sigma, 0)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.backbone, self.layers, self.n_features = backbone, layers, n_features
-        self.reduction, self.reg_covar = reduction, reg_covar
-        self.sigma, self.image_score = sigma, image_score
+    def _check_arguments(self) -> None:
+        check_backbone(self.backbone, self.layers)
 
     def moments(self, images: object) -> PatchMoments:
         """What `fit` gathers from images, to be merged with what was gathered from

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from adlab import similarity
-from adlab._checks import check_choice, check_number
+from adlab._checks import check_choice, check_counts, check_number
+from adlab._parameters import Count, ImageScore, Positive, TwoOrMore
 from adlab.detector import Localizer
 from adlab.training import seeded
 
@@ -61,7 +65,7 @@ class ConvolutionalAutoencoder(nn.Module):
     ):
         super().__init__()
         check_number("channels", channels, 1, whole=True)
-        widths = _check_widths(widths)
+        check_counts("widths", widths, empty=True)
         factors = _check_factors(factors, len(widths))
         check_choice("upsampling", upsampling, ("nearest", "transposed"))
         check_choice("padding_mode", padding_mode, ("zeros", "reflect", "replicate"))
@@ -133,17 +137,6 @@ def _decoder(
     return nn.Sequential(
         *layers, nn.Conv2d(inside, channels, 3, padding=1, padding_mode=padding_mode)
     )
-
-
-def _check_widths(widths: Sequence[int]) -> list[int]:
-    """The channels of each level as a list, refused where one is no positive integer."""
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise TypeError(
-            f"widths: expected a sequence of integers, got {type(widths).__name__}"
-        )
-    for width in widths:
-        check_number("widths", width, 1, whole=True)
-    return list(widths)
 
 
 def _check_factors(factors: int | Sequence[int], depth: int) -> list[int]:
@@ -239,36 +232,21 @@ def random_patches(images: Tensor, size: int) -> Tensor:
 # -- detectors
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class _Reconstruction(Localizer):
     """What both detectors share: a network trained on random patches, applied to whole
     images.
     """
 
     any_size = True
-    batch_size = 8
-    network_: ConvolutionalAutoencoder
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        bottleneck: int,
-        patch_size: int,
-        epochs: int,
-        lr: float,
-        image_score: str,
-        *,
-        seed: int,
-        device: str,
-    ):
-        widths = tuple(_check_widths(widths))
-        check_number("bottleneck", bottleneck, 1, whole=True)
-        check_number("patch_size", patch_size, 2, whole=True)
-        check_number("epochs", epochs, 1, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.widths, self.bottleneck, self.patch_size = widths, bottleneck, patch_size
-        self.epochs, self.lr, self.image_score = epochs, lr, image_score
+    widths: Annotated[Sequence[int], partial(check_counts, empty=True)] = (16, 32)
+    bottleneck: Count = 4
+    patch_size: TwoOrMore = 64
+    epochs: Count = 30
+    lr: Positive = 4e-3
+    image_score: ImageScore = "max"
+    batch_size: Count = 8
 
     def reconstruct(self, images: object) -> Tensor:
         """What the network makes of images.
@@ -304,6 +282,7 @@ class _Reconstruction(Localizer):
         raise NotImplementedError
 
 
+@dataclass(eq=False, repr=False)
 class Autoencoder(_Reconstruction):
     """An autoencoder of normal images: the score is what it cannot rebuild, measured by
     its training loss.
@@ -335,31 +314,10 @@ class Autoencoder(_Reconstruction):
     autoencoders for anomaly detection in textured images using CW-SSIM".
     """
 
-    def __init__(
-        self,
-        loss: str | dict[str, float] = "l2",
-        widths: Sequence[int] = (16, 32),
-        bottleneck: int = 4,
-        patch_size: int = 64,
-        epochs: int = 30,
-        lr: float = 4e-3,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        super().__init__(
-            widths,
-            bottleneck,
-            patch_size,
-            epochs,
-            lr,
-            image_score,
-            seed=seed,
-            device=device,
-        )
-        _check_loss(loss, patch_size)
-        self.loss = loss
+    loss: str | dict[str, float] = "l2"
+
+    def _check_arguments(self) -> None:
+        _check_loss(self.loss, self.patch_size)
 
     def _build(self) -> None:
         self.network_ = ConvolutionalAutoencoder(
@@ -437,6 +395,7 @@ def negative_elbo(network: VariationalNetwork, x: Tensor, sigma: float) -> Tenso
     return sum(part.flatten(1).sum(1) for part in parts)
 
 
+@dataclass(eq=False, repr=False)
 class VariationalAutoencoder(_Reconstruction):
     """A variational autoencoder of normal images: each latent is a Gaussian, pulled
     towards the standard one.
@@ -464,37 +423,11 @@ class VariationalAutoencoder(_Reconstruction):
     (there the decoder estimates sigma as well).
     """
 
-    def __init__(
-        self,
-        score: str = "reconstruction",
-        sigma: float = 0.1,
-        n_samples: int = 8,
-        widths: Sequence[int] = (16, 32),
-        bottleneck: int = 4,
-        patch_size: int = 64,
-        epochs: int = 30,
-        lr: float = 4e-3,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        super().__init__(
-            widths,
-            bottleneck,
-            patch_size,
-            epochs,
-            lr,
-            image_score,
-            seed=seed,
-            device=device,
-        )
-        check_choice(
-            "score", score, ("reconstruction", "elbo", "reconstruction-probability")
-        )
-        check_number("sigma", sigma, 0, open_low=True)
-        check_number("n_samples", n_samples, 1, whole=True)
-        self.score, self.sigma, self.n_samples = score, sigma, n_samples
+    score: Literal["reconstruction", "elbo", "reconstruction-probability"] = (
+        "reconstruction"
+    )
+    sigma: Positive = 0.1
+    n_samples: Count = 8
 
     def _build(self) -> None:
         self.network_ = VariationalNetwork(

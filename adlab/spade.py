@@ -13,13 +13,15 @@ correspondences, 2020.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from adlab._checks import check_choice, check_number
 from adlab._maps import enlarge_and_blur
+from adlab._parameters import Count, NonNegative
 from adlab.backbones import Backbone, check_backbone
 from adlab.detector import Localizer
 from adlab.training import resolve_device
@@ -65,6 +67,7 @@ def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tenso
     return (least + x.square().sum(1)).clamp_min(0).sqrt()
 
 
+@dataclass(eq=False, repr=False)
 class SPADE(Localizer):
     """Semantic pyramid anomaly detection: nearest images, then nearest vectors of their
     places.
@@ -91,26 +94,15 @@ class SPADE(Localizer):
     Source: Cohen & Hoshen 2020, equations 1 to 4, with κ = 1.
     """
 
-    batch_size = 16
+    backbone: str | nn.Module = "texnet"
+    layers: Sequence[str] | None = None
+    k: Count = 5
+    sigma: NonNegative = 4
+    image_score: Literal["neighbours", "max", "mean"] = "neighbours"
+    batch_size: Count = field(default=16, kw_only=True)
 
-    def __init__(
-        self,
-        backbone: str | nn.Module = "texnet",
-        layers: Sequence[str] | None = None,
-        k: int = 5,
-        sigma: float = 4,
-        image_score: str = "neighbours",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_backbone(backbone, layers)
-        check_number("k", k, 1, whole=True)
-        check_number("sigma", sigma, 0)
-        check_choice("image_score", image_score, ("neighbours", "max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.backbone, self.layers, self.k = backbone, layers, k
-        self.sigma, self.image_score = sigma, image_score
+    def _check_arguments(self) -> None:
+        check_backbone(self.backbone, self.layers)
 
     def _build(self) -> None:
         device = resolve_device(self.device)

@@ -16,6 +16,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
 from adlab._checks import check_choice, check_number
+from adlab._parameters import Count, Fraction, ImageScore, Positive, TwoOrMore
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Detector, Localizer
 from adlab.training import resolve_device, seeded
@@ -215,6 +219,7 @@ TEACHERS = ("backbone", "distilled", "triplet")
 TERMS = ("both", "error", "variance")
 
 
+@dataclass(eq=False, repr=False)
 class StudentTeacher(Localizer):
     """Students learn to say of normal images what a teacher says; the score is how far
     they miss it, and how much they disagree.
@@ -255,51 +260,25 @@ class StudentTeacher(Localizer):
     """
 
     any_size = True
-    batch_size = 4
-    students_: nn.ModuleList
-    teacher_: PatchNetwork
 
-    def __init__(
-        self,
-        teacher: str = "backbone",
-        n_students: int = 3,
-        receptive_field: int = 33,
-        term: str = "both",
-        backbone: str | nn.Module = "texnet",
-        layers: Sequence[str] | None = ("layer2",),
-        n_features: int = 32,
-        width: int = 32,
-        epochs: int = 10,
-        teacher_epochs: int = 10,
-        lr: float = 5e-3,
-        val_fraction: float = 0.2,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_choice("teacher", teacher, TEACHERS)
-        check_number("n_students", n_students, 1, whole=True)
-        _check_power_of_two("receptive_field", receptive_field, plus=1)
-        _check_term(term, n_students)
-        check_backbone(backbone, layers)
-        check_number("n_features", n_features, 2, whole=True)
-        for name, value in {
-            "width": width,
-            "epochs": epochs,
-            "teacher_epochs": teacher_epochs,
-        }.items():
-            check_number(name, value, 1, whole=True)
-        check_number("lr", lr, 0, open_low=True)
-        check_number("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.teacher, self.n_students = teacher, n_students
-        self.receptive_field, self.term = receptive_field, term
-        self.backbone, self.layers = backbone, layers
-        self.n_features, self.width = n_features, width
-        self.epochs, self.teacher_epochs, self.lr = epochs, teacher_epochs, lr
-        self.val_fraction, self.image_score = val_fraction, image_score
+    teacher: Literal["backbone", "distilled", "triplet"] = "backbone"
+    n_students: Count = 3
+    receptive_field: Annotated[int, partial(_check_power_of_two, plus=1)] = 33
+    term: Literal["both", "error", "variance"] = "both"
+    backbone: str | nn.Module = "texnet"
+    layers: Sequence[str] | None = ("layer2",)
+    n_features: TwoOrMore = 32
+    width: Count = 32
+    epochs: Count = 10
+    teacher_epochs: Count = 10
+    lr: Positive = 5e-3
+    val_fraction: Fraction = 0.2
+    image_score: ImageScore = "max"
+    batch_size: Count = field(default=4, kw_only=True)
+
+    def _check_arguments(self) -> None:
+        _check_term(self.term, self.n_students)
+        check_backbone(self.backbone, self.layers)
 
     # what a user calls
 
@@ -472,6 +451,7 @@ class StudentTeacher(Localizer):
         return enlarge(maps[self.term], self.stride_, *batch.shape[2:])
 
 
+@dataclass(eq=False, repr=False)
 class MultiScale(Localizer):
     """Students of several receptive fields: the map is the mean of theirs.
 
@@ -489,37 +469,28 @@ class MultiScale(Localizer):
     """
 
     any_size = True
-    batch_size = StudentTeacher.batch_size
 
-    def __init__(
-        self,
-        detector: StudentTeacher,
-        receptive_fields: Sequence[int] = (17, 33, 65),
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        if not isinstance(detector, StudentTeacher):
+    detector: StudentTeacher
+    receptive_fields: Sequence[int] = (17, 33, 65)
+    image_score: ImageScore = "max"
+    batch_size: Count = field(default=4, kw_only=True)
+
+    def _check_arguments(self) -> None:
+        if not isinstance(self.detector, StudentTeacher):
             raise TypeError(
-                f"detector: expected a StudentTeacher, got {type(detector).__name__}"
+                f"detector: expected a StudentTeacher, got {type(self.detector).__name__}"
             )
-        if isinstance(receptive_fields, str) or not isinstance(
-            receptive_fields, Sequence
-        ):
+        fields = self.receptive_fields
+        if isinstance(fields, str) or not isinstance(fields, Sequence):
             raise TypeError(
-                f"receptive_fields: expected a sequence of numbers, got {receptive_fields!r}"
+                f"receptive_fields: expected a sequence of numbers, got {fields!r}"
             )
-        if not receptive_fields or len(set(receptive_fields)) < len(receptive_fields):
+        if not fields or len(set(fields)) < len(fields):
             raise ValueError(
-                f"receptive_fields: expected different numbers, got {receptive_fields!r}"
+                f"receptive_fields: expected different numbers, got {fields!r}"
             )
-        for p in receptive_fields:
+        for p in fields:
             _check_power_of_two("receptive_fields", p, plus=1)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.detector, self.receptive_fields = detector, tuple(receptive_fields)
-        self.image_score = image_score
 
     def _fit(self, images: object) -> None:
         images = _as_dataset(self, images)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from tqdm import tqdm
 
-from adlab._checks import as_tensor, check_images, check_number
+from adlab._checks import as_tensor, check_device, check_images, check_number
 from adlab.show import in_notebook
 
 
@@ -24,16 +24,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     Raises:
         ValueError: no device of that name, or none on this machine.
     """
+    check_device("device", device)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f'device: expected "auto", "cpu" or a device of this machine, got {device!r}'
-        ) from error
-    return chosen
+    return torch.device(device)
 
 
 @contextmanager

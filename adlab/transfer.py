@@ -5,6 +5,7 @@ of random vectors, and a detector of vectors finishes the work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from adlab.backbones import Backbone, check_backbone
 from adlab.detector import Detector
 from adlab.training import resolve_device, stream
-from adlab.vectors import check_vector_detector, fit_inside
+from adlab.vectors import OfVectors, fit_inside
 
 
 def pooled_features(network: Backbone, images: object) -> Tensor:
@@ -40,6 +41,7 @@ def pool(features: Sequence[Tensor]) -> Tensor:
     return torch.cat([layer.mean((2, 3)) for layer in features], dim=1)
 
 
+@dataclass(eq=False, repr=False)
 class FeatureDetector(Detector):
     """Any detector of vectors, applied to the pooled features of a network.
 
@@ -60,19 +62,12 @@ class FeatureDetector(Detector):
     "Deep nearest neighbor anomaly detection".
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        backbone: str | nn.Module = "texnet",
-        layers: Sequence[str] | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_vector_detector(detector)
-        check_backbone(backbone, layers)
-        super().__init__(seed=seed, device=device)
-        self.detector, self.backbone, self.layers = detector, backbone, layers
+    detector: OfVectors
+    backbone: str | nn.Module = "texnet"
+    layers: Sequence[str] | None = None
+
+    def _check_arguments(self) -> None:
+        check_backbone(self.backbone, self.layers)
 
     def _build(self) -> None:
         self._network = Backbone(self.backbone, self.layers, seed=self.seed)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +18,17 @@ from torch.nn.functional import fold, pad, unfold
 
 from adlab._checks import (
     as_tensor,
-    check_choice,
     check_images,
     check_number,
     check_vectors,
+)
+from adlab._parameters import (
+    Count,
+    Fraction,
+    ImageScore,
+    NonNegative,
+    Positive,
+    TwoOrMore,
 )
 from adlab.detector import Detector, Localizer
 
@@ -42,12 +51,15 @@ class VectorDetector(Detector):
             yield batch.flatten(1)
 
 
-def check_vector_detector(detector: object) -> None:
-    """Refuse an argument `detector` that does not take vectors."""
+def check_vector_detector(name: str, detector: object) -> None:
+    """Refuse an argument that is no detector of vectors."""
     if not (isinstance(detector, Detector) and detector.takes_vectors):
         raise TypeError(
-            f"detector: expected one of vectors, as Gaussian(), got {type(detector).__name__}"
+            f"{name}: expected a detector of vectors, as Gaussian(), got {type(detector).__name__}"
         )
+
+
+OfVectors = Annotated[Detector, check_vector_detector]
 
 
 def fit_inside(outer: Detector, vectors: Iterable[Tensor]) -> Detector:
@@ -166,6 +178,7 @@ def _repeatable(images: object) -> object:
     return list(images) if isinstance(images, Iterator) else images
 
 
+@dataclass(eq=False, repr=False)
 class Gaussian(VectorDetector):
     r"""One Gaussian; the score is the Mahalanobis distance
     :math:`\sqrt{(x-\mu)^T\Sigma^{-1}(x-\mu)}`.
@@ -184,20 +197,8 @@ class Gaussian(VectorDetector):
 
     max_features = 8192  # D×D in float64 takes half a gigabyte here
 
-    def __init__(
-        self,
-        covariance_type: str = "full",
-        reg_covar: float = 1e-6,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_choice(
-            "covariance_type", covariance_type, ("full", "diagonal", "ledoit-wolf")
-        )
-        check_number("reg_covar", reg_covar, 0)
-        super().__init__(seed=seed, device=device)
-        self.covariance_type, self.reg_covar = covariance_type, reg_covar
+    covariance_type: Literal["full", "diagonal", "ledoit-wolf"] = "full"
+    reg_covar: NonNegative = 1e-6
 
     def _fit(self, images: object) -> None:
         shrunk = self.covariance_type == "ledoit-wolf"
@@ -254,6 +255,7 @@ class Gaussian(VectorDetector):
         return self._whiten(batch).norm(dim=1)
 
 
+@dataclass(eq=False, repr=False)
 class PixelGaussian(Localizer):
     """A Gaussian of its own for every pixel: the map counts standard deviations from
     the mean image.
@@ -267,18 +269,8 @@ class PixelGaussian(Localizer):
         device: "auto", "cpu", "cuda", …
     """
 
-    def __init__(
-        self,
-        reg_covar: float = 1e-4,
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_number("reg_covar", reg_covar, 0)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.reg_covar, self.image_score = reg_covar, image_score
+    reg_covar: NonNegative = 1e-4
+    image_score: ImageScore = "max"
 
     def _fit(self, images: object) -> None:
         self.gaussian_ = Gaussian("diagonal", self.reg_covar, device=self.device).fit(
@@ -408,6 +400,7 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
     return factors
 
 
+@dataclass(eq=False, repr=False)
 class GaussianMixture(VectorDetector):
     r"""A mixture of K Gaussians, fitted by expectation maximisation; the score is
     :math:`-\log p(x)`.
@@ -436,31 +429,12 @@ class GaussianMixture(VectorDetector):
     the EM algorithm".
     """
 
-    def __init__(
-        self,
-        n_components: int = 1,
-        covariance_type: str = "full",
-        reg_covar: float = 1e-6,
-        tol: float = 1e-3,
-        max_iter: int = 100,
-        n_init: int = 1,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_number("n_components", n_components, 1, whole=True)
-        check_choice("covariance_type", covariance_type, ("full", "tied", "diagonal"))
-        check_number("reg_covar", reg_covar, 0)
-        check_number("tol", tol, 0)
-        check_number("max_iter", max_iter, 1, whole=True)
-        check_number("n_init", n_init, 1, whole=True)
-        super().__init__(seed=seed, device=device)
-        self.n_components, self.covariance_type, self.reg_covar = (
-            n_components,
-            covariance_type,
-            reg_covar,
-        )
-        self.tol, self.max_iter, self.n_init = tol, max_iter, n_init
+    n_components: Count = 1
+    covariance_type: Literal["full", "tied", "diagonal"] = "full"
+    reg_covar: NonNegative = 1e-6
+    tol: NonNegative = 1e-3
+    max_iter: Count = 100
+    n_init: Count = 1
 
     def _fit(self, images: object) -> None:
         x = torch.cat([batch.to(torch.float64) for batch in self._stream(images)])
@@ -526,6 +500,7 @@ def _k_means(x: Tensor, n_clusters: int, seed: int) -> object:
     return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
 
 
+@dataclass(eq=False, repr=False)
 class KNN(VectorDetector):
     """The score is the mean Euclidean distance to the k nearest training vectors.
 
@@ -541,10 +516,7 @@ class KNN(VectorDetector):
     from large data sets".
     """
 
-    def __init__(self, k: int = 1, *, seed: int = 0, device: str = "auto"):
-        check_number("k", k, 1, whole=True)
-        super().__init__(seed=seed, device=device)
-        self.k = k
+    k: Count = 1
 
     def _fit(self, images: object) -> None:
         self.vectors_ = torch.cat([x.cpu() for x in self._stream(images)])
@@ -563,6 +535,7 @@ class KNN(VectorDetector):
         return torch.from_numpy(distances).mean(1)
 
 
+@dataclass(eq=False, repr=False)
 class KMeans(VectorDetector):
     """The score is the Euclidean distance to the nearest of K cluster centres.
 
@@ -578,10 +551,7 @@ class KMeans(VectorDetector):
     Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
 
-    def __init__(self, n_clusters: int = 8, *, seed: int = 0, device: str = "auto"):
-        check_number("n_clusters", n_clusters, 1, whole=True)
-        super().__init__(seed=seed, device=device)
-        self.n_clusters = n_clusters
+    n_clusters: Count = 8
 
     def _fit(self, images: object) -> None:
         x = torch.cat([batch.to(torch.float64) for batch in self._stream(images)])
@@ -598,6 +568,7 @@ class KMeans(VectorDetector):
         return distances.amin(1)
 
 
+@dataclass(eq=False, repr=False)
 class PCAReduced(VectorDetector):
     """Any detector of vectors, applied to a few principal components of them.
 
@@ -620,23 +591,10 @@ class PCAReduced(VectorDetector):
     features for anomaly detection".
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        n_components: int,
-        keep: str = "largest",
-        whiten: bool = False,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_vector_detector(detector)
-        check_number("n_components", n_components, 1, whole=True)
-        check_choice("keep", keep, ("largest", "smallest"))
-        check_choice("whiten", whiten, (False, True))
-        super().__init__(seed=seed, device=device)
-        self.detector, self.n_components = detector, n_components
-        self.keep, self.whiten = keep, whiten
+    detector: OfVectors
+    n_components: Count
+    keep: Literal["largest", "smallest"] = "largest"
+    whiten: bool = False
 
     def _fit(self, images: object) -> None:
         images, moments = _repeatable(images), Moments()
@@ -673,6 +631,7 @@ class PCAReduced(VectorDetector):
         return self.detector_._score(self._reduce(batch))
 
 
+@dataclass(eq=False, repr=False)
 class PCAResidual(VectorDetector, Localizer):
     """The score is the distance to the subspace of the first principal components of
     normal data.
@@ -691,10 +650,7 @@ class PCAResidual(VectorDetector, Localizer):
     principal component analysis".
     """
 
-    def __init__(self, n_components: int = 16, *, seed: int = 0, device: str = "auto"):
-        check_number("n_components", n_components, 1, whole=True)
-        super().__init__(seed=seed, device=device)
-        self.n_components = n_components
+    n_components: Count = 16
 
     def _fit(self, images: object) -> None:
         from sklearn.decomposition import IncrementalPCA
@@ -747,6 +703,7 @@ def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 # -- the smallest ball
 
 
+@dataclass(eq=False, repr=False)
 class KernelSVDD(VectorDetector):
     r"""Support vector data description: the smallest ball around most of the data, in
     the feature space of the Gaussian kernel :math:`k(x, y) = \exp(-\gamma\|x - y\|^2)`.
@@ -772,19 +729,8 @@ class KernelSVDD(VectorDetector):
     "Estimating the support of a high-dimensional distribution".
     """
 
-    def __init__(
-        self,
-        nu: float = 0.1,
-        gamma: float | str = "scale",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_number("nu", nu, 0, 1, open_low=True, open_high=True)
-        if gamma != "scale":
-            check_number("gamma", gamma, 0, open_low=True)
-        super().__init__(seed=seed, device=device)
-        self.nu, self.gamma = nu, gamma
+    nu: Fraction = 0.1
+    gamma: Positive | Literal["scale"] = "scale"
 
     def _fit(self, images: object) -> None:
         from sklearn.svm import OneClassSVM
@@ -860,6 +806,7 @@ _FEATURES = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class Patchwise(Localizer):
     """Any detector of vectors, applied to the patches of an image: it says where.
 
@@ -879,27 +826,16 @@ class Patchwise(Localizer):
     """
 
     any_size = True
-    batch_size = 16
 
-    def __init__(
-        self,
-        detector: Detector,
-        patch_size: int = 8,
-        stride: int = 4,
-        features: str = "pixels",
-        image_score: str = "max",
-        *,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        check_vector_detector(detector)
-        check_number("patch_size", patch_size, 2, whole=True)
-        check_choice("features", features, _FEATURES)
-        check_number("stride", stride, 1, patch_size, whole=True)
-        check_choice("image_score", image_score, ("max", "mean"))
-        super().__init__(seed=seed, device=device)
-        self.detector, self.patch_size, self.stride = detector, patch_size, stride
-        self.features, self.image_score = features, image_score
+    detector: OfVectors
+    patch_size: TwoOrMore = 8
+    stride: Count = 4
+    features: Literal["pixels", "statistics"] = "pixels"
+    image_score: ImageScore = "max"
+    batch_size: Count = field(default=16, kw_only=True)
+
+    def _check_arguments(self) -> None:
+        check_number("stride", self.stride, 1, self.patch_size, whole=True)
 
     def _fit(self, images: object) -> None:
         self.detector_ = fit_inside(

@@ -345,7 +345,7 @@ CASES = [
     ("svdd-nu-zero", lambda _: KernelSVDD(0), Value, "nu", "(0, 1)"),
     ("svdd-nu-one", lambda _: KernelSVDD(1.0), Value, "nu", "(0, 1)"),
     ("svdd-gamma", lambda _: KernelSVDD(gamma=0), Value, "gamma", "(0, inf"),
-    ("svdd-gamma-name", lambda _: KernelSVDD(gamma="auto"), Type, "gamma", "str"),
+    ("svdd-gamma-name", lambda _: KernelSVDD(gamma="auto"), Value, "gamma", "scale"),
     (
         "deep-svdd-objective",
         lambda _: DeepSVDD("soft"),
