@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from adlab._methods import method
 from adlab._parameters import Count, NonNegative, Positive, TwoOrMore, Whole
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
@@ -139,6 +140,7 @@ def covariance_penalty(covariances: Tensor) -> Tensor:
 # -- detector
 
 
+@method("dagmm", "DAGMM", chapter=5)
 @dataclass(eq=False, repr=False)
 class DAGMM(Detector):
     """Deep autoencoding Gaussian mixture model, of images (N, C, H, W) or vectors (N,

@@ -16,15 +16,19 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from adlab._methods import method
 from adlab._parameters import Count, Counts, Fraction, NonNegative, Positive, Whole
 from adlab.data import ImageSet
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # -- the network
 
@@ -349,6 +353,7 @@ class _OneClass(Detector):
         return self._distance(batch)
 
 
+@method("deep-svdd", "Deep SVDD", chapter=11, options={"objective": "one-class"})
 @dataclass(eq=False, repr=False)
 class DeepSVDD(_OneClass):
     """Deep support vector data description: the score is the squared distance of φ(s)
@@ -429,6 +434,7 @@ class DeepSVDD(_OneClass):
         return self._distance(batch) - self.radius_**2
 
 
+@method("deep-sad", "Deep SAD", chapter=11, labelled=0.01)
 @dataclass(eq=False, repr=False)
 class DeepSAD(_OneClass):
     """Deep semi-supervised anomaly detection: Deep SVDD that also learns from a few
@@ -451,7 +457,7 @@ class DeepSAD(_OneClass):
 
     eta: NonNegative = 1.0
 
-    def fit(self, images: object, labelled: ImageSet | None = None) -> DeepSAD:
+    def fit(self, images: object, labelled: ImageSet | None = None) -> Self:
         """Learn from images without labels, mostly normal, and a few with.
 
         Args:

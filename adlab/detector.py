@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from torch import Tensor, nn
 
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
-from adlab.training import resolve_device, seeded, stream, train
+from adlab.training import resolve_device, seeded, single_precision, stream, train
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CLASSES: dict[str, type[Detector]] = {}
 
@@ -68,12 +72,13 @@ class Detector:
 
     # -- what a user calls
 
-    def fit(self, images: object) -> Detector:
+    def fit(self, images: object, y: None = None) -> Self:
         """Learn from normal images.
 
         Args:
             images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet, torch Dataset or
                 DataLoader.
+            y: not looked at; for scikit-learn, which may hand over labels.
 
         Returns:
             The detector itself. Should fitting fail, it stays as it was.
@@ -85,7 +90,7 @@ class Detector:
         fresh.__dict__ = {
             name: value for name, value in vars(self).items() if not name.endswith("_")
         }
-        with seeded(self.seed):
+        with seeded(self.seed), single_precision():
             fresh._fit(images)
         self.__dict__ = {
             # laid out as a file gives it back: sums in another order round otherwise
@@ -108,6 +113,58 @@ class Detector:
             TypeError, ValueError: images of another type, shape or range.
         """
         return self._apply(self._score, images)
+
+    def score_samples(self, images: object) -> np.ndarray:
+        """The score by the sign of scikit-learn: (N,), lower = more anomalous."""
+        return -self.anomaly_score(images).numpy()
+
+    def get_params(self, deep: bool = True) -> dict[str, object]:
+        """The arguments by name, as scikit-learn asks for them.
+
+        Args:
+            deep: those of a detector among them too, as "detector__seed".
+        """
+        found = self._params()
+        for name, value in list(found.items()) if deep else ():
+            if isinstance(value, Detector):
+                inside = value.get_params()
+                found |= {f"{name}__{key}": inside[key] for key in inside}
+        return found
+
+    def set_params(self, **params: object) -> Self:
+        """Change arguments by name; what was learned stays until `fit` is called again.
+
+        Args:
+            **params: as `get_params` names them.
+
+        Raises:
+            TypeError, ValueError: an argument that the detector has not, or out of its
+                range; nothing is changed then.
+        """
+        own: dict[str, object] = {}
+        for name, value in params.items():
+            name, _, rest = name.partition("__")
+            check_choice("params", name, self._names())
+            if rest:
+                inside = own.get(name, getattr(self, name))
+                value = copy.copy(inside).set_params(**{rest: value})
+            own[name] = value
+        checked = type(self)(**self._params() | own)
+        vars(self).update(checked._params())
+        return self
+
+    def __sklearn_tags__(self) -> object:
+        """What scikit-learn must know: an outlier detector, of images or vectors."""
+        from sklearn.base import BaseEstimator, OutlierMixin
+
+        class Like(OutlierMixin, BaseEstimator):
+            """It says of itself what a detector of scikit-learn's own says."""
+
+        return Like().__sklearn_tags__()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` was called."""
+        return hasattr(self, "input_shape_")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted detector to one safetensors file, read back by
@@ -197,13 +254,13 @@ class Detector:
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: object) -> Tensor:
         self._check_fitted()
-        with torch.no_grad(), seeded(self.seed):
+        with torch.no_grad(), seeded(self.seed), single_precision():
             return torch.cat(
                 [function(batch).float().cpu() for batch in self._stream(images)]
             )
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "input_shape_"):
+        if not self.__sklearn_is_fitted__():
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(
@@ -355,7 +412,9 @@ def _unpack(config: dict, tensors: dict[str, Tensor]) -> Detector:
         if "." not in name
     }
     vars(detector).update(config["values"] | plain | inner)
-    detector._build()
+    if detector.__sklearn_is_fitted__():
+        with seeded(0), single_precision():  # to draw what is overwritten at once
+            detector._build()
     for name, value in vars(detector).items():
         if isinstance(value, nn.Module):
             if name.endswith("_"):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, log_softmax, pad
 
 from adlab._checks import check_choice, check_number
+from adlab._methods import method
 from adlab._parameters import Count, Positive, TwoOrMore
 from adlab.detector import Detector
 from adlab.training import seeded
@@ -287,6 +288,7 @@ def dirichlet_score(log_p: Tensor, alpha: Tensor) -> Tensor:
 # -- detector
 
 
+@method("geotrans", "geometric transformations", chapter=9)
 @dataclass(eq=False, repr=False)
 class GeoTrans(Detector):
     """Geometric transformations: learn to recognise them on normal images, and score by

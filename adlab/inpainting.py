@@ -22,6 +22,7 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from adlab import similarity
 from adlab._checks import check_counts, check_number
+from adlab._methods import method
 from adlab._parameters import (
     Count,
     Counts,
@@ -207,6 +208,7 @@ def random_crops(images: Tensor, size: int) -> Tensor:
 # -- the detector
 
 
+@method("inpainting", "inpainting", chapter=10)
 @dataclass(eq=False, repr=False)
 class Inpainting(Localizer):
     """Reconstruction by inpainting (RIAD): the score is how badly hidden pixels are

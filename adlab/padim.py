@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from adlab._maps import enlarge_and_blur
+from adlab._methods import method
 from adlab._parameters import Count, ImageScore, NonNegative, Positive
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Localizer
@@ -195,6 +196,7 @@ def squared_distances(
 # -- detector
 
 
+@method("padim", "PaDiM", chapter=7, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class PaDiM(Localizer):
     """Patch distribution modelling: the Mahalanobis distance to the Gaussian of each

@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from adlab import similarity
 from adlab._checks import check_choice, check_counts, check_number
+from adlab._methods import method
 from adlab._parameters import Count, ImageScore, Positive, TwoOrMore
 from adlab.detector import Localizer
 from adlab.training import seeded
@@ -282,6 +283,7 @@ class _Reconstruction(Localizer):
         raise NotImplementedError
 
 
+@method("autoencoder", "autoencoder", chapter=3, options={"loss": "l2"})
 @dataclass(eq=False, repr=False)
 class Autoencoder(_Reconstruction):
     """An autoencoder of normal images: the score is what it cannot rebuild, measured by
@@ -395,6 +397,7 @@ def negative_elbo(network: VariationalNetwork, x: Tensor, sigma: float) -> Tenso
     return sum(part.flatten(1).sum(1) for part in parts)
 
 
+@method("vae", "variational autoencoder", chapter=3)
 @dataclass(eq=False, repr=False)
 class VariationalAutoencoder(_Reconstruction):
     """A variational autoencoder of normal images: each latent is a Gaussian, pulled

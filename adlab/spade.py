@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from adlab._maps import enlarge_and_blur
+from adlab._methods import method
 from adlab._parameters import Count, NonNegative
 from adlab.backbones import Backbone, check_backbone
 from adlab.detector import Localizer
@@ -67,6 +68,7 @@ def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tenso
     return (least + x.square().sum(1)).clamp_min(0).sqrt()
 
 
+@method("spade", "SPADE", chapter=7, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class SPADE(Localizer):
     """Semantic pyramid anomaly detection: nearest images, then nearest vectors of their

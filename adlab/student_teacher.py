@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
 from adlab._checks import check_choice, check_number
+from adlab._methods import method
 from adlab._parameters import Count, Fraction, ImageScore, Positive, TwoOrMore
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Detector, Localizer
@@ -219,6 +220,7 @@ TEACHERS = ("backbone", "distilled", "triplet")
 TERMS = ("both", "error", "variance")
 
 
+@method("student-teacher", "students", chapter=8, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class StudentTeacher(Localizer):
     """Students learn to say of normal images what a teacher says; the score is how far
@@ -330,8 +332,6 @@ class StudentTeacher(Localizer):
             self.n_channels_ = knowledge.shape[1]
 
     def _build(self) -> None:
-        if not hasattr(self, "stride_"):  # a pattern of others, not fitted itself
-            return
         if self.teacher == "backbone":
             self._network = self._mirroring_backbone()
         else:

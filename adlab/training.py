@@ -44,6 +44,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Make new tensors and networks float32 inside the block, whatever the caller's
+    default is.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def stream(
     data: object, batch_size: int = 64, check: Callable[[object], Tensor] = check_images
 ) -> Iterator[Tensor]:

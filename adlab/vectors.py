@@ -22,6 +22,7 @@ from adlab._checks import (
     check_number,
     check_vectors,
 )
+from adlab._methods import method
 from adlab._parameters import (
     Count,
     Fraction,
@@ -500,6 +501,7 @@ def _k_means(x: Tensor, n_clusters: int, seed: int) -> object:
     return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
 
 
+@method("knn", "nearest neighbour, pixels", chapter=1)
 @dataclass(eq=False, repr=False)
 class KNN(VectorDetector):
     """The score is the mean Euclidean distance to the k nearest training vectors.
@@ -631,6 +633,7 @@ class PCAReduced(VectorDetector):
         return self.detector_._score(self._reduce(batch))
 
 
+@method("pca", "PCA residual", chapter=1)
 @dataclass(eq=False, repr=False)
 class PCAResidual(VectorDetector, Localizer):
     """The score is the distance to the subspace of the first principal components of
@@ -703,6 +706,7 @@ def _regroup(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 # -- the smallest ball
 
 
+@method("oc-svm", "kernel SVDD", chapter=11)
 @dataclass(eq=False, repr=False)
 class KernelSVDD(VectorDetector):
     r"""Support vector data description: the smallest ball around most of the data, in
@@ -737,7 +741,9 @@ class KernelSVDD(VectorDetector):
 
         x = torch.cat([batch.double().cpu() for batch in self._stream(images)])
         self.gamma_ = self._gamma(x)
-        svm = OneClassSVM(nu=self.nu, gamma=self.gamma_, tol=1e-8).fit(x.numpy())
+        svm = OneClassSVM(nu=self.nu, gamma=self.gamma_, tol=1e-8)
+        svm.random_state = self.seed % 2**32  # else it draws from NumPy's global state
+        svm.fit(x.numpy())
         total = self.nu * len(x)  # what its coefficients sum to
         self.support_ = x[torch.from_numpy(svm.support_).long()]
         self.weights_ = torch.from_numpy(svm.dual_coef_[0]) / total

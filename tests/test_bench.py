@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,11 @@ from safetensors.torch import save_file
 from torchvision.models import get_model
 
 import adlab
-from adlab import bench, metrics
-from adlab.bench import __main__ as command_line
-from adlab.bench import methods, open_set, rows
-from adlab.bench import run as bench_run
-from adlab.bench.run import (
-    Run,
-    count_labelled,
-    execute,
-    load,
-    load_labelled,
-    run_of,
-)
+from adlab import _methods as declared, bench, metrics
+from adlab._methods import methods as every_method
+from adlab.bench import __main__ as command_line, compositions, methods, open_set, rows
+from adlab.bench.detection import count_labelled, load, load_labelled
+from adlab.bench.run import TASKS, Run, execute, run_of
 
 FIBRES = {"size": 64, "n_train": 12, "n_val": 2, "n_test": 10}
 ROW = {"method": "knn", "settings": "{}", "data": "digits", "data_options": "{}"}
@@ -48,7 +42,7 @@ def row():
 
 def test_measures_are_those_of_the_detector_by_hand(row):
     splits = adlab.data.load("nanofibres", seed=3, **FIBRES)
-    detector = methods.patch_gaussian(seed=3).fit(splits.train.images)
+    detector = compositions.patch_gaussian(seed=3).fit(splits.train.images)
     scores = detector.anomaly_score(splits.test.images)
     maps = detector.anomaly_map(splits.test.images)
     labels, masks = splits.test.labels, splits.test.masks
@@ -83,7 +77,7 @@ def test_memory_is_that_of_the_run():
     """256 MB that a method holds for a moment are seen; those before it are not."""
     script = """
 import torch
-from adlab.bench.run import Memory
+from adlab.bench.memory import Memory
 torch.ones(64, 2**20)
 memory = Memory()
 torch.ones(64, 2**20)
@@ -107,16 +101,37 @@ def test_limits_keep_the_share_of_anomalies():
     assert shares[0] == pytest.approx(shares[1], abs=0.03)
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method_can_be_made_and_says_its_chapter(name):
-    detector = methods.make_detector(name, {}, seed=5)
-    assert isinstance(detector, adlab.Detector)
-    assert detector.seed == 5
-    assert 1 <= methods.METHODS[name].chapter <= 12
+@pytest.mark.parametrize("each", every_method().values(), ids=lambda each: each.name)
+def test_every_method_can_be_made_and_says_its_chapter(each):
+    assert each.task in TASKS
+    assert list(Path(__file__).parents[1].glob(f"notebooks/{each.chapter:02}_*.ipynb"))
+    if each.task == "detection":
+        detector = methods.make_detector(each.name, {}, seed=5)
+        assert isinstance(detector, adlab.Detector)
+        assert detector.seed == 5
+        assert set(each.options) <= set(methods.options_of(each))
+
+
+def test_a_method_of_ones_own_is_in_the_benchmark(monkeypatch):
+    monkeypatch.setattr(declared, "_DECLARED", dict(declared._DECLARED))
+
+    @declared.method("own", "my own", chapter=1)
+    class Own(adlab.vectors.KNN):
+        """Of a reader."""
+
+    run = quick(method="own", options={"k": 3})
+    assert execute(run)[0]["settings"] == '{"k": 3}'
+    assert list(every_method())[:3] == ["gaussian", "knn", "own"]
+
+
+def split_before(monkeypatch, name):
+    """Let a data set be one that comes divided into training and test images."""
+    as_if = replace(adlab.data.DATA_SETS[name], split_before=True)
+    monkeypatch.setitem(adlab.data.DATA_SETS, name, as_if)
 
 
 def test_labelled_anomalies_are_few_and_of_another_class(monkeypatch):
-    monkeypatch.setattr(bench_run, "SPLIT_BEFORE", ("digits",))
+    split_before(monkeypatch, "digits")
     run = Run("deep-sad", "digits", {}, {"normal_class": 9}, seed=1)
     n_train = len(load(run).train)
     labelled = load_labelled(run, n_train)
@@ -135,7 +150,7 @@ def test_share_of_labelled_images():
 
 
 def test_semi_supervised_row(monkeypatch):
-    monkeypatch.setattr(bench_run, "SPLIT_BEFORE", ("digits",))
+    split_before(monkeypatch, "digits")
     quick = {"pretrain_epochs": 1, "epochs": 1}
     options = {"normal_class": 3}
     run = Run("deep-sad", "digits", quick, options, max_train=60)
@@ -214,12 +229,12 @@ def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
             "option of 'padim': expected some of .*; got 'd'",
         ),
         (
-            lambda: open_set.run("mnist", {}, {}, 0),
+            lambda: execute(Run("open-set", "mnist")),
             ValueError,
             "data_options: expected split=",
         ),
         (
-            lambda: open_set.run("mnist", {"width": 3}, {"split": 0}, 0),
+            lambda: execute(Run("open-set", "mnist", {"width": 3}, {"split": 0})),
             ValueError,
             "option of 'open-set'",
         ),
@@ -229,7 +244,7 @@ def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
             "max_train: expected none for 'open-set', got 100",
         ),
         (
-            lambda: Run("open-set", "nanofibres").settings(),
+            lambda: Run("open-set", "nanofibres"),
             ValueError,
             "data: expected one of 'mnist'",
         ),
@@ -544,11 +559,11 @@ def test_options_are_read_as_python_reads_them():
 
 
 def test_walk_keeps_to_what_was_fixed():
-    cases = command_line.cases
-    assert len(cases("mnist", "knn")) == len(cases("digits", "knn")) == 10
-    assert len(cases("mvtec-ad", "padim")) == 15
-    assert len(cases("mnist", "open-set")) == 5
-    assert cases("nanofibres", "padim") == [{}]
+    cases = TASKS["detection"].cases
+    assert len(cases("mnist")) == len(cases("digits")) == 10
+    assert len(cases("mvtec-ad")) == 15
+    assert len(open_set.cases("mnist")) == 5
+    assert cases("nanofibres") == [{}]
 
 
 @pytest.mark.parametrize(
@@ -598,7 +613,9 @@ def test_open_set_run(monkeypatch):
         )
 
     monkeypatch.setattr(open_set.data, "load", bars)
-    found = open_set.run("mnist", {"epochs": 12, "per_class": 40}, {"split": 1}, 0)
+    found = execute(
+        Run("open-set", "mnist", {"epochs": 12, "per_class": 40}, {"split": 1})
+    )
     scores = [json.loads(each["settings"])["score"] for each in found]
     assert scores == ["msp", "max-logit", "energy", "openmax"]
     for each in found:
@@ -691,5 +708,5 @@ def test_published_values_name_their_source_and_a_method_of_ours():
             assert row["source"]
             assert 0 < float(row["value"]) <= 1
             method = row["name"].partition(",")[0]
-            assert method in {*methods.METHODS, "open-set"}
+            assert method in every_method()
             assert row["measure"] in (*bench.MEASURES, *bench.OPEN_SET)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlab.data import load
-from adlab.data import nanofibres as fibres_module
+from adlab.data import load, nanofibres as fibres_module
 from adlab.data.nanofibres import KINDS, nanofibres
 from adlab.data.wafers import PATTERNS, wafer_patterns, wafers
 

@@ -17,6 +17,7 @@ from adlab.reconstruction import (
     ConvolutionalAutoencoder,
     VariationalAutoencoder,
     VariationalNetwork,
+    kl_divergence as kl,
     loss_map,
     loss_value,
     negative_elbo,
@@ -24,7 +25,6 @@ from adlab.reconstruction import (
     random_patches,
     sample,
 )
-from adlab.reconstruction import kl_divergence as kl
 
 SLIDE = {
     "widths": (16, 32, 64, 128, 256),

@@ -17,7 +17,7 @@ def test_show_prints_the_source_flush_left(obj, capsys):
     adlab.show(obj)
     printed = capsys.readouterr().out
     assert printed == textwrap.dedent(inspect.getsource(obj))
-    assert printed.startswith(("def ", "class "))
+    assert printed.startswith(("def ", "class ", "@"))
     compile(printed, "shown", "exec")
 
 

@@ -4,7 +4,6 @@ adds a row to a table. The functions here read the tables that come with the boo
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adlab._checks import check_choice
+from adlab._methods import methods as known_methods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,11 +73,9 @@ def results(
     """
     import pandas as pd
 
-    from adlab.bench.methods import METHODS
     from adlab.bench.rows import KEY, read, results_folder
 
-    chapters = {name: method.chapter for name, method in METHODS.items()}
-    chapters["open-set"] = 12
+    chapters = {name: method.chapter for name, method in known_methods().items()}
     file = (folder or results_folder()) / f"{data}.csv"
     if not file.is_file():
         raise FileNotFoundError(f"data: expected a name with a table, got no {file}")
@@ -149,13 +147,11 @@ def labels(rows: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
         a letter in brackets stands for them, as "SPADE, ResNet-18 [a]". And letter to
         these options, as "k=50".
     """
-    from adlab.bench.methods import METHODS
-
     found, letters = {}, {}
     for _, row in rows.drop_duplicates("name").iterrows():
         method, words = row["method"], _words(json.loads(row["settings"]))
-        title = [METHODS[method].title] if method in METHODS else []
-        label = ", ".join([*title, *(WORDS.get(word, word) for word in words)])
+        title = known_methods()[method].title
+        label = ", ".join([title, *(WORDS.get(word, word) for word in words)])
         more = row["name"][len(", ".join([method, *words])) :].strip(", ")
         if more:
             letter = letters.setdefault(more, chr(ord("a") + len(letters)))
@@ -194,15 +190,11 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _epochs(row: pd.Series) -> float:
     """As given, or what the method takes by default."""
-    from adlab.bench.methods import METHODS
-    from adlab.bench.open_set import defaults
+    from adlab.bench.run import run_of
 
-    if row["method"] not in METHODS:
-        default = defaults(row["data"])["epochs"]
-    else:
-        known = inspect.signature(METHODS[row["method"]].make).parameters
-        default = known["epochs"].default if "epochs" in known else float("nan")
-    return json.loads(row["settings"]).get("epochs", default)
+    run = run_of(row)
+    default = run.task.defaults(run).get("epochs", float("nan"))
+    return run.options.get("epochs", default)
 
 
 def published(data: str, folder: Path | None = None) -> pd.DataFrame:

@@ -14,12 +14,9 @@ from pathlib import Path
 
 from adlab import data
 from adlab._checks import check_choice
-from adlab.bench import open_set
-from adlab.bench.methods import METHODS
+from adlab._methods import methods
 from adlab.bench.rows import append, formatted, is_present, read
-from adlab.bench.run import Run, execute
-
-NORMAL_CLASSES = {"mnist", "fashion-mnist", "kmnist", "cifar10", "digits"}
+from adlab.bench.run import TASKS, Run, execute
 
 
 def option(text: str) -> tuple[str, object]:
@@ -41,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
-    add("method", choices=[*METHODS, "open-set"])
-    add("data", choices=[*data.EMBEDDED, *data.PUBLIC])
+    add("method", choices=list(methods()))
+    add("data", choices=list(data.DATA_SETS))
     add("--category", help="of mvtec-ad or btad")
     add("--normal-class", type=int, help="of mnist and its like")
     add("--split", type=int, help="of open-set, 0 to 4")
@@ -60,20 +57,6 @@ def parser() -> argparse.ArgumentParser:
     add("--all", action="store_true", help="all --seeds, of all classes or categories")
     add("--seeds", type=int, nargs="+", help="of --all; default: 0 1 2")
     return result
-
-
-def cases(name: str, method: str) -> list[dict[str, object]]:
-    """The data options of every class, category or split."""
-    if method == "open-set":
-        return [{"split": i} for i in range(len(open_set.SPLITS))]
-    if name in NORMAL_CLASSES:
-        return [{"normal_class": i} for i in range(10)]
-    if name in ("mvtec-ad", "btad"):
-        from adlab.data import folders
-
-        benchmark = {"mvtec-ad": folders.MVTEC_AD, "btad": folders.BTAD}[name]
-        return [{"category": category} for category in benchmark.categories]
-    return [{}]
 
 
 def one(run: Run, options: argparse.Namespace) -> None:
@@ -145,7 +128,7 @@ def _main(options: argparse.Namespace) -> int:
     if not options.all:
         one(run({}, options.seed or 0), options)
         return 0
-    every = cases(options.data, options.method)
+    every = TASKS[methods()[options.method].task].cases(options.data)
     for name, value in data_options.items():
         if name in every[0]:
             check_choice(name, value, [case[name] for case in every])

@@ -1,154 +1,25 @@
-"""The methods that can be run by name, and how each is made from its options."""
+"""A detector of a method, made from its name and its options."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
-from adlab import backbones, vectors
+from adlab import backbones
 from adlab._checks import check_choice
-from adlab.dagmm import DAGMM
-from adlab.deep_svdd import DeepSAD, DeepSVDD
+from adlab._methods import Method, methods
 from adlab.detector import Detector
-from adlab.geotrans import GeoTrans
-from adlab.inpainting import Inpainting
-from adlab.padim import PaDiM
-from adlab.reconstruction import Autoencoder, VariationalAutoencoder
-from adlab.spade import SPADE
-from adlab.student_teacher import StudentTeacher
-from adlab.transfer import FeatureDetector
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method of the book: its name in tables, what makes its detector, and with which
-    options if none are given. A semi-supervised one also sees labelled anomalies, as
-    many as make this share of the images it learns from.
-    """
-
-    title: str
-    chapter: int
-    make: Callable[..., Detector]
-    options: dict[str, object] = field(default_factory=dict)
-    labelled: float = 0.0
-
-
-def pixel_gaussian(*, seed: int = 0, device: str = "auto") -> Detector:
-    """The cheapest model of an image: one Gaussian of its pixels, shrunk."""
-    return vectors.Gaussian("ledoit-wolf", seed=seed, device=device)
-
-
-def patch_gaussian(
-    patch_size: int = 20, stride: int = 5, *, seed: int = 0, device: str = "auto"
-) -> Detector:
-    """Chapter 1: a Gaussian of the statistics of a patch."""
-    return vectors.Patchwise(
-        vectors.Gaussian(), patch_size, stride, "statistics", seed=seed, device=device
-    )
-
-
-def patch_mixture(
-    n_components: int = 3,
-    patch_size: int = 20,
-    stride: int = 5,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-) -> Detector:
-    """Chapter 4: a mixture of them."""
-    mixture = vectors.GaussianMixture(n_components, seed=seed)
-    return vectors.Patchwise(
-        mixture, patch_size, stride, "statistics", seed=seed, device=device
-    )
-
-
-def patch_dagmm(
-    n_components: int = 3,
-    n_latent: int = 1,
-    epochs: int = 8,
-    lr: float = 1e-2,
-    patch_size: int = 20,
-    stride: int = 5,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-) -> Detector:
-    """Chapter 5: the same by DAGMM."""
-    dagmm = DAGMM(n_components, n_latent, epochs=epochs, lr=lr, seed=seed)
-    return vectors.Patchwise(
-        dagmm, patch_size, stride, "statistics", seed=seed, device=device
-    )
-
-
-def pca_mixture(
-    n_components: int = 3,
-    n_directions: int = 60,
-    reg_covar: float = 1e-2,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-) -> Detector:
-    """Chapter 4: a mixture of the principal components of an image."""
-    mixture = vectors.GaussianMixture(n_components, reg_covar=reg_covar, seed=seed)
-    return vectors.PCAReduced(mixture, n_directions, seed=seed, device=device)
-
-
-def features_gaussian(
-    backbone: str | nn.Module = "texnet",
-    layers: list[str] | None = None,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-) -> Detector:
-    """Chapter 6: the Mahalanobis distance of pooled features."""
-    gaussian = vectors.Gaussian("ledoit-wolf")
-    return FeatureDetector(gaussian, backbone, layers, seed=seed, device=device)
-
-
-def features_knn(
-    backbone: str | nn.Module = "texnet",
-    layers: list[str] | None = None,
-    k: int = 2,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-) -> Detector:
-    """Chapter 6: the distance of pooled features to the nearest ones."""
-    return FeatureDetector(vectors.KNN(k), backbone, layers, seed=seed, device=device)
-
-
-METHODS = {
-    "gaussian": Method("Gaussian of the pixels", 1, pixel_gaussian),
-    "knn": Method("nearest neighbour, pixels", 1, vectors.KNN),
-    "pca": Method("PCA residual", 1, vectors.PCAResidual),
-    "patch-gaussian": Method("Gaussian of patch statistics", 1, patch_gaussian),
-    "autoencoder": Method("autoencoder", 3, Autoencoder, {"loss": "l2"}),
-    "vae": Method("variational autoencoder", 3, VariationalAutoencoder),
-    "gmm": Method("Gaussian mixture of components", 4, pca_mixture),
-    "patch-gmm": Method("mixture of patch statistics", 4, patch_mixture),
-    "dagmm": Method("DAGMM", 5, DAGMM),
-    "patch-dagmm": Method("DAGMM of patch statistics", 5, patch_dagmm),
-    "features-gaussian": Method(
-        "Gaussian of features", 6, features_gaussian, {"backbone": "texnet"}
-    ),
-    "features-knn": Method(
-        "nearest neighbours, features", 6, features_knn, {"backbone": "texnet"}
-    ),
-    "padim": Method("PaDiM", 7, PaDiM, {"backbone": "texnet"}),
-    "spade": Method("SPADE", 7, SPADE, {"backbone": "texnet"}),
-    "student-teacher": Method("students", 8, StudentTeacher, {"backbone": "texnet"}),
-    "geotrans": Method("geometric transformations", 9, GeoTrans),
-    "inpainting": Method("inpainting", 10, Inpainting),
-    "oc-svm": Method("kernel SVDD", 11, vectors.KernelSVDD),
-    "deep-svdd": Method("Deep SVDD", 11, DeepSVDD, {"objective": "one-class"}),
-    "deep-sad": Method("Deep SAD", 11, DeepSAD, labelled=0.01),
-}
+def options_of(method: Method) -> dict[str, object]:
+    """The options of a method, each with its default."""
+    parameters = inspect.signature(method.make).parameters
+    known = {name: each.default for name, each in parameters.items()}
+    return {name: known[name] for name in known if name not in ("seed", "device")}
 
 
 def make_detector(
@@ -162,7 +33,7 @@ def make_detector(
     """The detector of a method.
 
     Args:
-        name: one of `METHODS`.
+        name: one of `adlab.bench.methods.methods()`.
         options: of the method, beside those that it has by default.
         weights: a safetensors file for its backbone, see `with_weights`.
         seed, device: as of every detector.
@@ -172,13 +43,9 @@ def make_detector(
             weights that do not fit.
         FileNotFoundError: no such file of weights.
     """
-    check_choice("method", name, METHODS)
-    method = METHODS[name]
-    known = [
-        option
-        for option in inspect.signature(method.make).parameters
-        if option not in ("seed", "device")
-    ]
+    check_choice("method", name, methods())
+    method = methods()[name]
+    known = options_of(method)
     for option in options:
         if option not in known:
             raise TypeError(

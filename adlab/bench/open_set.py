@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from adlab import data, metrics
 from adlab._checks import check_choice, check_number
+from adlab._methods import method
+from adlab.bench.memory import Memory
 from adlab.bench.rows import as_text, digest
 from adlab.data.wafers import PATTERNS, wafer_patterns
 from adlab.open_set import (
@@ -26,6 +29,9 @@ from adlab.open_set import (
     train_classifier,
 )
 
+if TYPE_CHECKING:
+    from adlab.bench.run import Run
+
 # The known digits of the five splits that papers share (Neal et al. 2018, as listed in
 # the code of Vaze et al. 2022)
 SPLITS = (
@@ -36,64 +42,77 @@ SPLITS = (
     (6, 3, 4, 9, 8, 2),
 )
 DATA = ("mnist", "fashion-mnist", "kmnist", "wafers")
+DERIVED = ("score",)
 Labelled = tuple[Tensor, Tensor]  # images and their classes
 
 
-def defaults(name: str) -> dict[str, int]:
-    """The options of a data set: passes, and training images of each class."""
-    check_choice("data", name, DATA)
-    if name == "wafers":
+def check(run: Run) -> None:
+    """Refuse what is no data set of this task, and what the task cannot use."""
+    check_choice("data", run.data, DATA)
+    for name in ("max_train", "max_test", "weights"):
+        if getattr(run, name) is not None:
+            raise ValueError(
+                f"{name}: expected none for 'open-set', got {getattr(run, name)}"
+            )
+
+
+def defaults(run: Run) -> dict[str, object]:
+    """Passes, and training images of each class."""
+    if run.data == "wafers":
         return {"epochs": 30, "per_class": 60}
     return {"epochs": 10, "per_class": 1000}
 
 
-def run(
-    name: str,
-    options: dict[str, object],
-    data_options: dict[str, object],
-    seed: int,
-    root: str | Path | None = None,
-    device: str = "auto",
-) -> list[dict[str, object]]:
+def settings(run: Run) -> dict[str, object]:
+    """All that the result depends on beside the data and the seed."""
+    return defaults(run) | {"score": "max-logit"} | run.options
+
+
+def cases(name: str) -> list[dict[str, object]]:
+    """The data options of every split."""
+    return [{"split": number} for number in range(len(SPLITS))]
+
+
+@method("open-set", "classifier", chapter=12, task="open-set")
+def execute(run: Run, root: str | Path | None, device: str) -> list[dict[str, object]]:
     """Train one classifier on the known classes, and measure every score.
 
     Args:
-        name: of a data set, one of `DATA`.
-        options: `epochs`; `per_class`, training images of each class.
-        data_options: `split`, the number of one of `SPLITS`; of wafers, of a draw.
-        seed: of the network, the images and their order.
+        run: its options are `epochs` and `per_class`, training images of each class; of
+            its data, `split` is the number of one of `SPLITS`, of wafers that of a
+            draw.
         root: folder of the public data sets.
         device: see `adlab.training.resolve_device`.
 
     Returns:
         The measures of each score; unknown is the positive class.
     """
-    known = defaults(name)
-    settings = known | options
-    for option, value in settings.items():
+    memory, known = Memory(), defaults(run)
+    options = known | run.options
+    for option, value in options.items():
         check_choice("option of 'open-set'", option, known)
         check_number(option, value, 1, whole=True)
-    if set(data_options) != {"split"}:
-        raise ValueError(f"data_options: expected split=, got {data_options}")
-    split, per_class = data_options["split"], settings["per_class"]
+    if set(run.data_options) != {"split"}:
+        raise ValueError(f"data_options: expected split=, got {run.data_options}")
+    split, per_class = run.data_options["split"], options["per_class"]
     check_choice("split", split, range(len(SPLITS)))
     parts = (
-        _wafers(split, per_class, seed)
-        if name == "wafers"
-        else _digits(name, SPLITS[split], per_class, seed, root)
+        _wafers(split, per_class, run.seed)
+        if run.data == "wafers"
+        else _digits(run.data, SPLITS[split], per_class, run.seed, root)
     )
     (images, labels), (test, test_labels), strange = parts
 
     start = time.perf_counter()
     n_classes = int(labels.max()) + 1
-    network = convolutional_classifier(n_classes, widths=(16, 32, 64), seed=seed)
+    network = convolutional_classifier(n_classes, widths=(16, 32, 64), seed=run.seed)
     train_classifier(
         network,
         images,
         labels,
-        epochs=settings["epochs"],
-        augment=random_symmetry if name == "wafers" else random_shift,
-        seed=seed,
+        epochs=options["epochs"],
+        augment=random_symmetry if run.data == "wafers" else random_shift,
+        seed=run.seed,
         device=device,
     )
     fitted = time.perf_counter()
@@ -108,12 +127,13 @@ def run(
         "digest": digest(images, test, strange),
         "fit_seconds": fitted - start,
         "score_seconds": scored - fitted,
+        "peak_memory_mb": memory.peak(),
         "parameters": sum(p.numel() for p in network.parameters()),
     }
     scores = SCORES | {"openmax": OpenMax().fit(train_logits, labels)}
     return [
         common
-        | {"settings": as_text(settings | {"score": score})}
+        | {"settings": as_text(options | {"score": score})}
         | _measures(function(known_logits), correct, function(strange_logits))
         for score, function in scores.items()
     ]

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from adlab._checks import check_choice
 from adlab.data.imageset import ImageSet, Splits, misalign
 
-# name -> (module of this package, function); a module is imported when its data is
-# asked for
-_LOADERS = {
-    "nanofibres": ("nanofibres", "nanofibres"),
-    "wafers": ("wafers", "wafers"),
-    "textures": ("textures", "textures"),
-    "digits": ("digits", "digits"),
-    "gaussian-field": ("gaussian_field", "gaussian_field"),
-    "mnist": ("public", "mnist"),
-    "fashion-mnist": ("public", "fashion_mnist"),
-    "kmnist": ("public", "kmnist"),
-    "cifar10": ("public", "cifar10"),
-    "mvtec-ad": ("folders", "mvtec_ad"),
-    "btad": ("folders", "btad"),
-    "kolektor-sdd": ("kolektor", "kolektor_sdd"),
+
+@dataclass(frozen=True)
+class DataSet:
+    """What the book says of a data set.
+
+    Args:
+        room: the module of this package whose function loads it; it is imported when
+            the data are asked for.
+        licence: as a person would write it.
+        axis: the option that tells its cases apart, "normal_class" or "category"; none
+            where there is one case.
+        split_before: whether it comes divided into training and test images of all
+            classes, so that training images of an anomalous class are no test images.
+        embedded: whether it needs neither network nor files.
+    """
+
+    room: str
+    licence: str
+    axis: str = ""
+    split_before: bool = False
+    embedded: bool = False
+
+
+_CLASSES = {"room": "public", "axis": "normal_class", "split_before": True}
+_OURS = {"licence": "ours, MIT", "embedded": True}
+DATA_SETS = {
+    "nanofibres": DataSet("nanofibres", **_OURS),
+    "wafers": DataSet("wafers", **_OURS),
+    "textures": DataSet("textures", "CC0", embedded=True),
+    "digits": DataSet("digits", "CC BY 4.0", "normal_class", embedded=True),
+    "gaussian-field": DataSet("gaussian_field", **_OURS),
+    "mnist": DataSet(licence="CC BY-SA 3.0", **_CLASSES),
+    "fashion-mnist": DataSet(licence="MIT", **_CLASSES),
+    "kmnist": DataSet(licence="CC BY-SA 4.0", **_CLASSES),
+    "cifar10": DataSet(licence="none stated", **_CLASSES),
+    "mvtec-ad": DataSet("folders", "CC BY-NC-SA 4.0", "category"),
+    "btad": DataSet("folders", "see the owner's page", "category"),
+    "kolektor-sdd": DataSet("kolektor", "CC BY-NC-SA 4.0"),
 }
-EMBEDDED = ("nanofibres", "wafers", "textures", "digits", "gaussian-field")
-PUBLIC = tuple(name for name in _LOADERS if name not in EMBEDDED)
+EMBEDDED = tuple(name for name, data_set in DATA_SETS.items() if data_set.embedded)
+PUBLIC = tuple(name for name in DATA_SETS if name not in EMBEDDED)
 
 __all__ = [
+    "DATA_SETS",
     "EMBEDDED",
     "PUBLIC",
     "ImageSet",
     "Splits",
+    "cases",
     "from_folder",
     "load",
     "loader",
@@ -79,9 +105,25 @@ def loader(name: str) -> Callable[..., Splits]:
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
-    check_choice("name", name, _LOADERS)
-    module, function = _LOADERS[name]
-    return getattr(importlib.import_module(f"adlab.data.{module}"), function)
+    check_choice("name", name, DATA_SETS)
+    room = importlib.import_module(f"adlab.data.{DATA_SETS[name].room}")
+    return getattr(room, name.replace("-", "_"))
+
+
+def cases(name: str) -> tuple[str, Sequence[object]]:
+    """The option that tells the cases of a data set apart, and its values; an empty
+    name where there is one case.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    check_choice("name", name, DATA_SETS)
+    axis = DATA_SETS[name].axis
+    if axis == "category":
+        from adlab.data.folders import BENCHMARKS
+
+        return axis, BENCHMARKS[name].categories
+    return axis, range(10) if axis else ()
 
 
 def from_folder(path: object, **options: object) -> Splits:

@@ -96,6 +96,7 @@ BTAD = Benchmark(
     archives=("btad.zip",),
     page="the page of its authors, https://github.com/pankajmishra000/VT-ADL",
 )
+BENCHMARKS = {"mvtec-ad": MVTEC_AD, "btad": BTAD}
 
 
 def from_folder(

@@ -1,0 +1,49 @@
+from . import (
+    backbones as backbones,
+    bench as bench,
+    contract as contract,
+    dagmm as dagmm,
+    data as data,
+    decision as decision,
+    deep_svdd as deep_svdd,
+    detector as detector,
+    geotrans as geotrans,
+    inpainting as inpainting,
+    metrics as metrics,
+    open_set as open_set,
+    padim as padim,
+    padim_fit as padim_fit,
+    plots as plots,
+    reconstruction as reconstruction,
+    similarity as similarity,
+    spade as spade,
+    student_teacher as student_teacher,
+    training as training,
+    transfer as transfer,
+    vectors as vectors,
+)
+from .contract import check_detector as check_detector
+from .dagmm import DAGMM as DAGMM
+from .deep_svdd import (
+    DeepSAD as DeepSAD,
+    DeepSVDD as DeepSVDD,
+)
+from .detector import (
+    Detector as Detector,
+    Localizer as Localizer,
+    load_detector as load_detector,
+)
+from .geotrans import GeoTrans as GeoTrans
+from .inpainting import Inpainting as Inpainting
+from .open_set import OpenSetClassifier as OpenSetClassifier
+from .padim import PaDiM as PaDiM
+from .reconstruction import (
+    Autoencoder as Autoencoder,
+    VariationalAutoencoder as VariationalAutoencoder,
+)
+from .show import show as show
+from .spade import SPADE as SPADE
+from .student_teacher import StudentTeacher as StudentTeacher
+from .transfer import FeatureDetector as FeatureDetector
+
+__version__: str

@@ -1,0 +1,168 @@
+"""The task of a detector: fit to normal images, score the test images, measure."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from adlab import data, metrics
+from adlab._checks import check_choice
+from adlab._methods import methods
+from adlab.bench.memory import Memory
+from adlab.bench.methods import (
+    count_numbers,
+    digest_of_file,
+    make_detector,
+    options_of,
+)
+from adlab.bench.rows import digest
+from adlab.data import ImageSet, Splits
+from adlab.detector import Detector, Localizer
+
+if TYPE_CHECKING:
+    from adlab.bench.run import Run
+
+DERIVED = ("labelled",)
+_TENSORS = ("images", "labels", "masks")
+
+
+def check(run: Run) -> None:
+    """Any number of images, any weights: nothing to refuse."""
+
+
+def defaults(run: Run) -> dict[str, object]:
+    """The options of the method at their defaults."""
+    return options_of(methods()[run.method])
+
+
+def settings(run: Run) -> dict[str, object]:
+    """All that the result depends on beside the data and the seed."""
+    method = methods()[run.method]
+    found = dict(method.options) | run.options
+    if method.labelled:
+        found["labelled"] = method.labelled
+    if run.weights is not None:
+        found["weights"] = f"{run.weights.name} {digest_of_file(run.weights)}"
+    for name in ("max_train", "max_test"):
+        if getattr(run, name) is not None:
+            found[name] = getattr(run, name)
+    return found
+
+
+def cases(name: str) -> list[dict[str, object]]:
+    """The data options of every class or category of a data set."""
+    axis, values = data.cases(name)
+    return [{axis: value} for value in values] if axis else [{}]
+
+
+def execute(run: Run, root: str | Path | None, device: str) -> list[dict[str, object]]:
+    """The one row of measures of a run."""
+    detector = make_detector(
+        run.method, run.options, run.weights, seed=run.seed, device=device
+    )
+    splits = load(run, root)
+    labelled = load_labelled(run, len(splits.train), root)
+    return [measure(detector, splits, labelled)]
+
+
+def load(run: Run, root: str | Path | None = None) -> Splits:
+    """The data of a run."""
+    splits = _load(run, run.data_options, root)
+    rng = np.random.default_rng(run.seed)
+    train = splits.train[_some(len(splits.train), run.max_train, rng)]
+    labels = splits.test.labels.numpy()
+    share = 1 if run.max_test is None else run.max_test / len(labels)
+    test = [
+        rows[_some(len(rows), None if share >= 1 else round(share * len(rows)), rng)]
+        for rows in (np.flatnonzero(labels == label) for label in (0, 1))
+    ]
+    return Splits(train, splits.val, splits.test[np.sort(np.concatenate(test))])
+
+
+def _load(run: Run, options: Mapping[str, object], root: str | Path | None) -> Splits:
+    """With the folder and the seed, where the data set takes them."""
+    known = inspect.signature(data.loader(run.data)).parameters
+    more = {"root": root, "seed": run.seed}
+    return data.load(run.data, **{n: more[n] for n in more if n in known} | options)
+
+
+def load_labelled(
+    run: Run, n_train: int, root: str | Path | None = None
+) -> ImageSet | None:
+    """Anomalies with labels for a semi-supervised method, None for all others. They are
+    training images of one class that is not the normal one, another for each seed.
+    """
+    share = methods()[run.method].labelled
+    if not share:
+        return None
+    before = [n for n, d in data.DATA_SETS.items() if d.split_before]
+    check_choice(f"data of {run.method!r}", run.data, before)
+    if "normal_class" not in run.data_options:
+        raise ValueError(
+            f"data_options: expected normal_class= for {run.method!r}, got {run.data_options}"
+        )
+    other = (run.data_options["normal_class"] + 1 + run.seed) % 10
+    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    rng = np.random.default_rng(run.seed)
+    rows = _some(len(images), count_labelled(n_train, share), rng)
+    return ImageSet(images[rows], torch.ones(len(rows)))
+
+
+def count_labelled(n_unlabelled: int, share: float) -> int:
+    """How many labelled images, beside those without a label, make a share of all."""
+    return max(1, round(share / (1 - share) * n_unlabelled))
+
+
+def _some(n: int, most: int | None, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.permutation(n)[:most])
+
+
+def measure(
+    detector: Detector, splits: Splits, labelled: ImageSet | None = None
+) -> dict[str, object]:
+    """Fit to the training images, score the test images; what came of it and what it
+    cost. `score_seconds` is the time of the maps where there are any.
+    """
+    memory = Memory()
+    known = () if labelled is None else (labelled,)
+    start = time.perf_counter()
+    detector.fit(splits.train.images, *known)
+    fitted = time.perf_counter()
+    test = splits.test
+    maps = detector.anomaly_map(test.images) if _locates(detector, test) else None
+    mapped = time.perf_counter()
+    scores = detector.anomaly_score(test.images)
+    scored = time.perf_counter()
+    found = {
+        "image_auroc": metrics.auroc(scores, test.labels),
+        "average_precision": metrics.average_precision(scores, test.labels),
+        "best_f1": metrics.best_f1(scores, test.labels)[0],
+    }
+    if maps is not None:
+        found["pixel_auroc"] = metrics.pixel_auroc(maps, test.masks)
+        found["pro"] = metrics.pro(maps, test.masks)
+    return found | {
+        "n_train": len(splits.train),
+        "n_test": len(test),
+        "digest": digest(
+            *(
+                getattr(part, name)
+                for part in (splits.train, test, *known)
+                for name in _TENSORS
+            )
+        ),
+        "fit_seconds": fitted - start,
+        "score_seconds": (mapped if maps is not None else scored) - fitted,
+        "peak_memory_mb": memory.peak(),
+        "parameters": count_numbers(detector),
+    }
+
+
+def _locates(detector: Detector, test: ImageSet) -> bool:
+    return isinstance(detector, Localizer) and test.masks is not None

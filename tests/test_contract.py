@@ -1,0 +1,360 @@
+"""`check_detector` holds every detector to the contract, and names what breaks it."""
+
+import inspect
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import adlab
+from adlab._methods import methods
+from adlab.contract import CLAUSES
+from adlab.detector import Detector, Localizer
+from adlab.student_teacher import MultiScale, StudentTeacher
+from adlab.vectors import KMeans, PCAReduced
+
+# what makes a method fast enough to be fitted a dozen times; any other is run as it is
+FAST = {
+    "epochs": 1,
+    "pretrain_epochs": 1,
+    "teacher_epochs": 1,
+    "n_students": 2,
+    "receptive_field": 9,
+    "crop_size": 24,
+    "n_directions": 5,
+    "transformations": 8,
+}
+SMALL = {
+    "autoencoder": {"widths": (4, 8), "patch_size": 16},
+    "vae": {"widths": (4, 8), "patch_size": 16},
+    "pca": {"n_components": 4},
+    "patch-gaussian": {"patch_size": 8},
+    "patch-gmm": {"patch_size": 8},
+    "patch-dagmm": {"patch_size": 8},
+    "geotrans": {"widths": (2, 2, 2)},
+    "student-teacher": {"width": 8},
+    "inpainting": {"widths": (4, 8)},
+}
+GENERATOR = torch.Generator().manual_seed(8)
+IMAGES = torch.rand(16, 1, 24, 24, generator=GENERATOR) * torch.linspace(0.2, 1, 24)
+
+
+def small(name):
+    make = methods()[name].make
+    known = inspect.signature(make).parameters
+    return make(**{k: FAST[k] for k in FAST if k in known} | SMALL.get(name, {}))
+
+
+def classifier():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+
+
+OTHERS = {
+    "mixture": lambda: adlab.vectors.GaussianMixture(2, "diagonal"),
+    "pixels": lambda: adlab.vectors.PixelGaussian(image_score="mean"),
+    "k-means": lambda: KMeans(3),
+    "reduced": lambda: PCAReduced(adlab.vectors.KNN(), 3, "smallest"),
+    "patches": lambda: adlab.vectors.Patchwise(adlab.vectors.KNN(), 4, 4),
+    "scales": lambda: MultiScale(
+        StudentTeacher(n_students=1, width=4, epochs=1, receptive_field=9), (9, 17)
+    ),
+    "elbo": lambda: adlab.VariationalAutoencoder("elbo", patch_size=16, epochs=1),
+    "triplet": lambda: StudentTeacher(
+        "triplet", 1, 9, "error", width=4, epochs=1, teacher_epochs=1
+    ),
+    "two-steps": lambda: adlab.GeoTrans(
+        8, adlab.vectors.Gaussian(), widths=(2, 2, 2), epochs=1
+    ),
+    "soft": lambda: adlab.DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in methods().items() if each.task == "detection"]
+)
+def test_every_method_keeps_the_contract(name):
+    adlab.check_detector(small(name), IMAGES)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_detector_keeps_the_contract(name):
+    adlab.check_detector(OTHERS[name](), IMAGES)
+
+
+def test_vectors_keep_the_contract():
+    adlab.check_detector(adlab.vectors.Gaussian("ledoit-wolf"), IMAGES[:, 0, :, 0])
+
+
+def test_all_public_detectors_are_checked():
+    """Of each class of the package one is above."""
+    checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
+    checked |= {type(make()) for make in OTHERS.values()}
+
+    def every(cls):
+        for sub in cls.__subclasses__():
+            yield sub
+            yield from every(sub)
+
+    public = {
+        cls
+        for cls in every(Detector)
+        if cls.__module__.startswith("adlab.") and not cls.__name__.startswith("_")
+    }
+    inside = {Localizer, adlab.vectors.VectorDetector, adlab.vectors.Gaussian}
+    colour_blind = {adlab.OpenSetClassifier}  # as its classifier is; see below
+    assert public - checked <= inside | colour_blind | {adlab.FeatureDetector}
+
+
+def test_an_open_set_classifier_is_what_its_classifier_is():
+    opened = adlab.OpenSetClassifier(classifier(), fpr=0.2)
+    with pytest.raises(AssertionError) as caught:
+        adlab.check_detector(opened, IMAGES)
+    lines = str(caught.value).splitlines()[1:]
+    clauses = {line.split(":")[0].strip(" -") for line in lines}
+    assert clauses == {"grey and colour"}  # its network takes grey ones only
+
+
+# -- detectors of a reader's own
+
+
+class Mean(Detector):
+    """Keeps the contract: distance to the mean image."""
+
+    def _fit(self, images):
+        self.mean_ = torch.cat(list(self._stream(images))).mean(0)
+
+    def _score(self, batch):
+        return (batch - self.mean_).flatten(1).norm(dim=1)
+
+
+class OwnConstructor(Mean):
+    def __init__(self, power=2.0, *, seed=0, device="auto"):
+        super().__init__(seed=seed, device=device)
+        self.power = power
+
+
+def test_a_detector_of_ones_own_needs_two_methods():
+    adlab.check_detector(Mean())
+    adlab.check_detector(OwnConstructor(3.0))
+
+
+class BatchStatistic(Mean):
+    def _score(self, batch):
+        return (batch - batch.mean(0)).flatten(1).norm(dim=1)
+
+
+class Renamed(Mean):
+    def __init__(self, power=2.0, *, seed=0, device="auto"):
+        super().__init__(seed=seed, device=device)
+        self.exponent = power
+
+
+class Doubled(OwnConstructor):
+    def __init__(self, power=2.5, *, seed=0, device="auto"):
+        super().__init__(2 * power, seed=seed, device=device)
+
+
+class Unseeded(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        self.mean_ = self.mean_ + 0.1 * float(np.random.rand())
+
+
+class NoisyScore(Mean):
+    def _score(self, batch):
+        return super()._score(batch) + torch.from_numpy(np.random.rand(len(batch)))
+
+
+class Remembers(Mean):
+    seen = torch.zeros(())
+
+    def _fit(self, images):
+        super()._fit(images)
+        Remembers.seen = Remembers.seen + self.mean_.sum()
+        self.mean_ = self.mean_ + Remembers.seen
+
+
+class Unsaved(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        self.mean = self.mean_ + 1
+
+    def _score(self, batch):
+        return (batch - getattr(self, "mean", self.mean_)).flatten(1).norm(dim=1)
+
+
+class Unchecked(Mean):
+    def _stream(self, images):
+        self.input_shape_ = [1, 24, 24]
+        yield torch.as_tensor(images).float()
+
+
+class Clips(Mean):
+    def _fit(self, images):
+        images.clamp_(0.3, 0.4)
+        super()._fit(images)
+
+
+class Double(Mean):
+    def anomaly_score(self, images):
+        return super().anomaly_score(images).double()
+
+
+class Writes(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        open("log.txt", "w").close()
+
+
+class Threads(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+
+
+class Shuffles(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        random.random()
+
+
+class Promises(Mean):
+    any_size = True
+
+
+class GreyOnly(Mean):
+    def _fit(self, images):
+        super()._fit(images)
+        if self.input_shape_[0] != 1:
+            raise ValueError("images: expected grey ones")
+
+
+class Silent(Mean):
+    def fit(self, images, y=None):
+        super().fit(images)
+
+
+class Early(Mean):
+    mean_ = torch.zeros(())
+
+    def anomaly_score(self, images):
+        return self._score(images)
+
+
+class Odd(Localizer):
+    def _fit(self, images):
+        self.mean_ = torch.cat(list(self._stream(images))).mean(0)
+
+    def _map(self, batch):
+        return (batch - self.mean_).square()  # forgets to sum over the channels
+
+
+class ReluOfDefault(Mean):
+    def _build(self):
+        self.network_ = nn.Flatten()
+
+    def _fit(self, images):
+        torch.set_default_dtype(torch.float32)
+        self._build()
+        super()._fit(images)
+
+    def _score(self, batch):
+        return super()._score(batch) * float("nan")
+
+
+BROKEN = {
+    BatchStatistic: ("a score depends on its image alone", "one by one"),
+    Renamed: ("arguments are stored", "self.power = power"),
+    Doubled: ("arguments are stored", "store arguments as they are"),
+    Unseeded: ("the seed decides", "draw from torch in _fit only"),
+    NoisyScore: ("a score depends on its image alone", "differ by up to"),
+    Remembers: ("fit starts from scratch", "earlier images"),
+    Unsaved: ("a loaded one scores the same", "attributes that end in _"),
+    Unchecked: ("bad images are refused and do no harm", "self._stream"),
+    Clips: ("fit returns itself", "changed the images"),
+    Double: ("scores are finite and one an image", "float64"),
+    Writes: ("fit returns itself", "working folder"),
+    Threads: ("fit returns itself", "number of threads"),
+    Shuffles: ("fit returns itself", "Python's random state"),
+    Promises: ("other sizes where promised", "RuntimeError"),
+    GreyOnly: ("grey and colour", "ValueError images: expected grey"),
+    Silent: ("fit returns itself", "return self"),
+    Early: ("unfitted it refuses", "before fit"),
+    Odd: ("scores are finite and one an image", "expected maps"),
+    ReluOfDefault: ("scores are finite and one an image", "NaN"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_breaks_the_contract_is_named(broken, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clause, advice = BROKEN[broken]
+    threads = torch.get_num_threads()
+    with pytest.raises(AssertionError) as caught:
+        adlab.check_detector(broken(), IMAGES.clone())
+    torch.set_num_threads(threads)
+    lines = str(caught.value).splitlines()
+    assert broken.__name__ in lines[0]
+    assert any(line.startswith(f"  - {clause}: ") and advice in line for line in lines)
+
+
+def test_every_clause_is_broken_by_something():
+    clauses = {clause.__name__[1:].replace("_", " ") for clause in CLAUSES}
+    assert clauses - {clause for clause, _ in BROKEN.values()} <= {
+        "another default dtype"  # the base class sees to it
+    }
+
+
+def test_what_is_no_detector_is_refused():
+    with pytest.raises(TypeError, match=r"expected an adlab\.Detector, got int"):
+        adlab.check_detector(3)
+
+
+# -- scikit-learn
+
+
+def test_a_pipeline_and_a_grid_search_of_scikit_learn():
+    from sklearn.base import clone
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 6)) * [1, 1, 1, 1, 1, 50]
+    odd = x[:20] + np.array([3, -3, 3, -3, 3, 0])
+    pipeline = make_pipeline(StandardScaler(), adlab.vectors.KNN())
+    scores = pipeline.fit(x).score_samples(np.concatenate([x[:20], odd]))
+    assert roc_auc_score(np.repeat([1, 0], 20), scores) > 0.9
+
+    def likelihood(estimator, x, y=None):
+        return float(estimator.score_samples(x).mean())
+
+    mixture = adlab.vectors.GaussianMixture(reg_covar=1e-3)
+    search = GridSearchCV(mixture, {"n_components": [1, 2]}, scoring=likelihood, cv=3)
+    search.fit(x)
+    assert search.best_estimator_.n_components in (1, 2)
+    assert repr(clone(mixture)) == repr(mixture) and clone(mixture) is not mixture
+
+
+def test_arguments_can_be_read_and_set_by_name():
+    detector = adlab.vectors.Patchwise(adlab.vectors.KNN(), 4, stride=2)
+    assert detector.get_params()["detector__seed"] == 0
+    assert "detector__seed" not in detector.get_params(deep=False)
+    inner = detector.detector
+    assert detector.set_params(stride=3, detector__seed=5) is detector
+    assert (detector.stride, detector.detector.seed, inner.seed) == (3, 5, 0)
+    with pytest.raises(ValueError, match="stride: expected an integer in"):
+        detector.set_params(seed=9, stride=99)
+    assert detector.seed == 0
+    with pytest.raises(ValueError, match="params: expected one of 'detector'"):
+        detector.set_params(strides=2)
+
+
+def test_samples_score_by_scikit_learns_sign():
+    detector = adlab.vectors.Gaussian("diagonal").fit(IMAGES)
+    scores = detector.score_samples(IMAGES)
+    assert np.array_equal(scores, -detector.anomaly_score(IMAGES).numpy())
