@@ -23,7 +23,7 @@ from adlab._methods import method
 from adlab._parameters import Count, NonNegative, Positive, TwoOrMore, Whole
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
-from adlab.vectors import _check_vectors_or_images, cholesky_factors, e_step, m_step
+from adlab.vectors import check_vectors_or_images, cholesky_factors, e_step, m_step
 
 # -- model
 
@@ -174,7 +174,7 @@ class DAGMM(Detector):
     """
 
     takes_vectors = True
-    _check = staticmethod(_check_vectors_or_images)
+    _check = staticmethod(check_vectors_or_images)
 
     n_components: Count = 2
     n_latent: Count = 2

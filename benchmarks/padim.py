@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 import adlab
 from adlab import data, metrics
-from adlab.bench.run import Memory
+from adlab.bench.memory import Memory
 from adlab.data import Splits
 from adlab.detector import Localizer
 from adlab.padim import PaDiM

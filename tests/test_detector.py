@@ -550,7 +550,7 @@ def altered(path, **changes):
     """A saved detector whose configuration was changed by hand."""
     Gaussian().fit(pictures()).save(path)
     config = {
-        "class": "adlab.vectors.Gaussian",
+        "class": "adlab.vectors.gaussian.Gaussian",
         "params": {},
         "values": {},
         "detectors": {},

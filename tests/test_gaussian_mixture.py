@@ -144,7 +144,7 @@ def test_blocks_do_not_show(covariance_type, monkeypatch):
     x, gamma = clouds(), soft(600, 4)
     whole = m_step(x, gamma, covariance_type)
     density = log_density(x, whole[1], cholesky_factors(whole[2]))
-    monkeypatch.setattr("adlab.vectors._BLOCK", 7)
+    monkeypatch.setattr("adlab.vectors.mixture._BLOCK", 7)
     for there, here in zip(whole, m_step(x, gamma, covariance_type), strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-10)
     np.testing.assert_allclose(

@@ -31,6 +31,7 @@ REQUIRED = {
 # must be enough.
 COLAB = {
     "filelock",
+    "lazy-loader",
     "matplotlib",
     "numpy",
     "pandas",

@@ -1,0 +1,49 @@
+"""What detectors of vectors share: they take vectors (N, D), or images, flattened."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from torch import Tensor
+
+from adlab._checks import as_tensor, check_images, check_vectors
+from adlab.detector import Detector
+
+
+def check_vectors_or_images(data: object) -> Tensor:
+    """Vectors (N, D) or images (N, C, H, W), checked as what they are."""
+    data = as_tensor("images", data)
+    return check_images(data) if data.ndim == 4 else check_vectors(data, "images")
+
+
+class VectorDetector(Detector):
+    """A detector whose `_score` gets vectors: it takes (N, D) as well as images (N, C,
+    H, W).
+    """
+
+    takes_vectors = True
+    _check = staticmethod(check_vectors_or_images)
+
+    def _stream(self, images: object) -> Iterator[Tensor]:
+        for batch in super()._stream(images):
+            yield batch.flatten(1)
+
+
+def check_vector_detector(name: str, detector: object) -> None:
+    """Refuse an argument that is no detector of vectors."""
+    if not (isinstance(detector, Detector) and detector.takes_vectors):
+        raise TypeError(
+            f"{name}: expected a detector of vectors, as Gaussian(), got {type(detector).__name__}"
+        )
+
+
+OfVectors = Annotated[Detector, check_vector_detector]
+
+
+def fit_inside(outer: Detector, vectors: Iterable[Tensor]) -> Detector:
+    """A copy of `outer.detector`, fitted to vectors on the device of `outer`."""
+    detector = copy.copy(outer.detector)
+    detector.device = outer.device
+    return detector.fit(vectors)

@@ -1,0 +1,217 @@
+"""Mixtures of Gaussians, fitted by expectation maximisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adlab._parameters import (
+    Count,
+    NonNegative,
+)
+from adlab.vectors.base import VectorDetector
+from adlab.vectors.gaussian import Gaussian
+from adlab.vectors.neighbours import k_means
+
+_BLOCK = 2048  # vectors at once, so that they stay in the processor's cache
+
+
+def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Logarithm of K Gaussian densities at N vectors.
+
+    Args:
+        x: (N, D).
+        means: (K, D).
+        factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or
+            diagonal (K, D).
+
+    Returns:
+        (N, K).
+    """
+    distance = torch.cat(
+        [_squared_distance(block, means, factors) for block in x.split(_BLOCK)]
+    )
+    scales = factors if factors.ndim == 2 else factors.diagonal(dim1=1, dim2=2)
+    return -0.5 * (x.shape[1] * math.log(2 * math.pi) + distance) - scales.log().sum(1)
+
+
+def _squared_distance(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Squared Mahalanobis distances (N, K): the squared lengths of L⁻¹(x − μ)."""
+    centred = (x - means[:, None]).mT
+    if factors.ndim == 2:
+        whitened = centred / factors[:, :, None]
+    else:
+        whitened = torch.linalg.solve_triangular(factors, centred, upper=False)
+    return whitened.square().sum(1).T
+
+
+def e_step(
+    x: Tensor, weights: Tensor, means: Tensor, factors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Responsibilities γ (N, K) of the K components for the vectors (N, D), and log
+    p(x), (N,).
+    """
+    log_joint = weights.log() + log_density(x, means, factors)
+    log_likelihood = log_joint.logsumexp(1)
+    return (log_joint - log_likelihood[:, None]).exp(), log_likelihood
+
+
+def m_step(
+    x: Tensor,
+    responsibilities: Tensor,
+    covariance_type: str = "full",
+    reg_covar: float = 1e-6,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (K,), means (K, D) and covariances that suit the responsibilities (N, K)
+    best.
+
+    Covariances are (K, D, D) where "full", (1, D, D) where "tied", the variances (K, D)
+    where "diagonal".
+    """
+    # a component that nobody belongs to is no 0/0
+    counts = responsibilities.sum(0).clamp_min(1e-15)
+    means = responsibilities.T @ x / counts[:, None]
+    diagonal = covariance_type == "diagonal"
+    blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
+    scatter = sum(_scatter(*block, means, diagonal) for block in blocks)
+    if covariance_type == "tied":
+        covariances = scatter.sum(0, keepdim=True) / len(x)
+    else:
+        covariances = scatter / counts.view(-1, *[1] * (scatter.ndim - 1))
+    ridge = reg_covar * (1 if diagonal else torch.eye(x.shape[1]).to(x))
+    return counts / len(x), means, covariances + ridge
+
+
+def _scatter(
+    x: Tensor, responsibilities: Tensor, means: Tensor, diagonal: bool
+) -> Tensor:
+    """Σ γ (x − μ)(x − μ)ᵀ of each component, (K, D, D); where diagonal, its diagonals
+    (K, D).
+    """
+    centred = x - means[:, None]
+    weighted = centred * responsibilities.T[:, :, None]
+    return (weighted * centred).sum(1) if diagonal else weighted.mT @ centred
+
+
+def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
+    """The lower triangular L of covariances Σ = LLᵀ (K, D, D); of variances, the
+    standard deviations (K, D).
+
+    Args:
+        covariances: as `m_step` gives them.
+        reg_covar: what was added to their diagonal. If 0, they must be regular by more
+            than rounding.
+
+    Raises:
+        ValueError: a singular covariance; the message names its component.
+    """
+    if covariances.ndim == 2:
+        factors, bad = covariances.clamp_min(0).sqrt(), (covariances <= 0).any(1)
+    else:
+        factors, info = torch.linalg.cholesky_ex(covariances)
+        pivots, variances = (
+            matrix.diagonal(dim1=1, dim2=2) for matrix in (factors, covariances)
+        )
+        bad = (info > 0) | (
+            pivots**2 < (1e-10 if reg_covar == 0 else 0) * variances
+        ).any(1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"images: expected vectors that vary independently in every component, got a singular covariance "
+            f"in component {int(bad.nonzero()[0])}; raise reg_covar above {reg_covar:g} or use fewer of them"
+        )
+    return factors
+
+
+@dataclass(eq=False, repr=False)
+class GaussianMixture(VectorDetector):
+    r"""A mixture of K Gaussians, fitted by expectation maximisation; the score is
+    :math:`-\log p(x)`.
+
+    EM climbs to a local optimum: it starts from k-means, and the best of `n_init`
+    starts is kept. All training vectors are held in memory, in float64.
+
+    Args:
+        n_components: K, the number of Gaussians.
+        covariance_type: "full" (one for each component), "tied" (one for all) or
+            "diagonal".
+        reg_covar: added to the diagonals of the covariances, in squared units of the
+            data; it keeps a component from collapsing onto a single vector, where the
+            likelihood is unbounded.
+        tol: EM stops when the mean log-likelihood changes by less.
+        max_iter: at most so many EM steps.
+        n_init: number of starts.
+        seed: of the starts.
+        device: "auto", "cpu", "cuda", …
+
+    After fitting, `weights_` (K,), `means_` (K, D), `covariances_` and their Cholesky
+    factors `scale_` (as of `m_step`) are the mixture; `history_` is the mean
+    log-likelihood before each EM step, and `converged_` says whether it settled.
+
+    Source: Dempster, Laird & Rubin 1977, "Maximum likelihood from incomplete data via
+    the EM algorithm".
+    """
+
+    n_components: Count = 1
+    covariance_type: Literal["full", "tied", "diagonal"] = "full"
+    reg_covar: NonNegative = 1e-6
+    tol: NonNegative = 1e-3
+    max_iter: Count = 100
+    n_init: Count = 1
+
+    def _fit(self, images: object) -> None:
+        x = torch.cat([batch.to(torch.float64) for batch in self._stream(images)])
+        if len(x) < self.n_components:
+            raise ValueError(
+                f"images: expected at least n_components = {self.n_components} vectors, got {len(x)}"
+            )
+        if self.covariance_type != "diagonal" and x.shape[1] > Gaussian.max_features:
+            raise ValueError(
+                f"images: expected at most {Gaussian.max_features} features for covariances that are not "
+                f'diagonal, got {x.shape[1]}; use covariance_type="diagonal" or Patchwise'
+            )
+        runs = [self._climb(x, self._start(x)) for _ in range(self.n_init)]
+        vars(self).update(max(runs, key=lambda run: run["history_"][-1]))
+
+    def _start(self, x: Tensor) -> Tensor:
+        """Responsibilities (N, K): each vector belongs to its cluster of k-means."""
+        seed = int(torch.randint(2**31, ()))
+        labels = torch.from_numpy(k_means(x, self.n_components, seed).labels_)
+        return torch.eye(self.n_components).to(x)[labels.to(x.device, torch.int64)]
+
+    def _climb(self, x: Tensor, responsibilities: Tensor) -> dict[str, object]:
+        """EM from the given responsibilities: what is learned, by name."""
+        mixture, history, converged = self._mixture(x, responsibilities), [], False
+        while not converged and len(history) < self.max_iter:
+            responsibilities, log_likelihood = e_step(x, *mixture[:3])
+            mixture = self._mixture(x, responsibilities)
+            history.append(float(log_likelihood.mean()))
+            converged = len(history) > 1 and abs(history[-1] - history[-2]) < self.tol
+        learned = dict(
+            zip(("weights_", "means_", "scale_", "covariances_"), mixture, strict=True)
+        )
+        return learned | {"history_": history, "converged_": converged}
+
+    def _mixture(
+        self, x: Tensor, responsibilities: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights, means, Cholesky factors and covariances of one M step."""
+        weights, means, covariances = m_step(
+            x, responsibilities, self.covariance_type, self.reg_covar
+        )
+        return (
+            weights,
+            means,
+            cholesky_factors(covariances, self.reg_covar),
+            covariances,
+        )
+
+    def _score(self, batch: Tensor) -> Tensor:
+        _, log_likelihood = e_step(
+            batch.to(torch.float64), self.weights_, self.means_, self.scale_
+        )
+        return -log_likelihood

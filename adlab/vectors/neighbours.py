@@ -1,0 +1,92 @@
+"""Distances to the nearest training vectors, or to the nearest of a few centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adlab._methods import method
+from adlab._parameters import (
+    Count,
+)
+from adlab.vectors.base import VectorDetector
+
+
+def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
+    """scikit-learn's k-means, fitted to vectors (N, D) from one start."""
+    from sklearn import cluster
+
+    return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
+
+
+@method("knn", "nearest neighbour, pixels", chapter=1)
+@dataclass(eq=False, repr=False)
+@method("knn", "nearest neighbour, pixels", chapter=1)
+@dataclass(eq=False, repr=False)
+class KNN(VectorDetector):
+    """The score is the mean Euclidean distance to the k nearest training vectors.
+
+    It remembers all training vectors: memory grows with N, and so does the time to
+    score.
+
+    Args:
+        k: number of neighbours, at most N.
+        seed: unused, here as in every detector.
+        device: unused: scikit-learn searches on the CPU.
+
+    Source: Ramaswamy, Rastogi & Shim 2000, "Efficient algorithms for mining outliers
+    from large data sets".
+    """
+
+    k: Count = 1
+
+    def _fit(self, images: object) -> None:
+        self.vectors_ = torch.cat([x.cpu() for x in self._stream(images)])
+        if len(self.vectors_) < self.k:
+            raise ValueError(
+                f"images: expected at least k = {self.k}, got {len(self.vectors_)}"
+            )
+
+    def _score(self, batch: Tensor) -> Tensor:
+        from sklearn.neighbors import NearestNeighbors
+
+        index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(
+            self.vectors_.cpu().numpy()
+        )
+        distances, _ = index.kneighbors(batch.cpu().numpy())
+        return torch.from_numpy(distances).mean(1)
+
+
+@dataclass(eq=False, repr=False)
+class KMeans(VectorDetector):
+    """The score is the Euclidean distance to the nearest of K cluster centres.
+
+    A summary of `KNN`: it scores against K centres instead of N vectors. The training
+    vectors are held in memory while it fits, and forgotten then.
+
+    Args:
+        n_clusters: K, at most N.
+        seed: of the start.
+        device: "auto", "cpu", "cuda", …; scikit-learn clusters on the CPU.
+
+    Source: Lloyd 1982, "Least squares quantization in PCM"; the start of Arthur &
+    Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
+    """
+
+    n_clusters: Count = 8
+
+    def _fit(self, images: object) -> None:
+        x = torch.cat([batch.to(torch.float64) for batch in self._stream(images)])
+        if len(x) < self.n_clusters:
+            raise ValueError(
+                f"images: expected at least n_clusters = {self.n_clusters}, got {len(x)}"
+            )
+        model = k_means(x, self.n_clusters, self.seed % 2**32)
+        self.centres_ = torch.from_numpy(model.cluster_centers_).to(x)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        exact = "donot_use_mm_for_euclid_dist"  # small distances keep their digits
+        distances = torch.cdist(batch.to(self.centres_), self.centres_, 2, exact)
+        return distances.amin(1)
