@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from adlab.data import EMBEDDED, load
-from adlab.data.folders import SUFFIXES, _check_sizes, _crop, _read_image, _resize
+from adlab.data.files import SUFFIXES, check_sizes, crop_middle, read_image, resize
 from adlab.detector import check_destination
 from adlab.padim import PaDiM, PatchMoments
 from adlab.vectors import Moments
@@ -47,12 +47,12 @@ class ImageFolder(Dataset):
     def __init__(
         self, path: str | os.PathLike, size: int | None = None, crop: int | None = None
     ):
-        self.size, self.crop = _check_sizes(size, crop)
+        self.size, self.crop = check_sizes(size, crop)
         files = Path(path).rglob("*")
         self.files = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
         if not self.files:
             raise FileNotFoundError(f"path: expected a folder with images, got {path}")
-        self.channels = len(_read_image(self.files[0]))
+        self.channels = len(read_image(self.files[0]))
         self.shape = self[0].shape
 
     def __len__(self) -> int:
@@ -60,12 +60,12 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         file = self.files[index]
-        image = _read_image(file)
+        image = read_image(file)
         if len(image) > self.channels:
             raise ValueError(f"{file}: expected a grey image, as {self.files[0]} is")
         image = image.expand(self.channels, -1, -1)
-        image = _resize(image, self.size, mode="bilinear", antialias=True)
-        image = _crop(image, self.crop, file)
+        image = resize(image, self.size, mode="bilinear", antialias=True)
+        image = crop_middle(image, self.crop, file)
         if index and image.shape != self.shape:
             raise ValueError(
                 f"{file}: expected shape {tuple(self.shape)}, as {self.files[0]} has, "

@@ -21,7 +21,7 @@ import adlab
 from adlab import data, decision, geotrans, metrics, open_set, plots, training
 from adlab.backbones import Backbone
 from adlab.data import ImageSet, Splits
-from adlab.data.folders import unpack
+from adlab.data.archives import unpack
 from adlab.data.gaussian_field import gaussian_field, optimal_auroc
 from adlab.data.textures import photograph
 from adlab.data.wafers import wafer_patterns

@@ -21,7 +21,8 @@ from torchvision import datasets
 from torchvision.transforms.v2 import functional as transforms
 
 from adlab.data import from_folder, load
-from adlab.data.folders import MVTEC_AD, data_root, unpack
+from adlab.data.archives import unpack
+from adlab.data.folders import MVTEC_AD, data_root
 from adlab.data.public import CLOTHES
 
 MNIST_LIKE = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}

@@ -134,7 +134,7 @@ def from_folder(path: object, **options: object) -> Splits:
 
 
 def unpack(archive: object, destination: object) -> list:
-    """Unpack a tar or zip archive safely, see `adlab.data.folders.unpack`."""
-    from adlab.data.folders import unpack as extract
+    """Unpack a tar or zip archive safely, see `adlab.data.archives.unpack`."""
+    from adlab.data.archives import unpack as extract
 
     return extract(archive, destination)

@@ -15,15 +15,8 @@ import numpy as np
 import torch
 
 from adlab._checks import check_number
-from adlab.data.folders import (
-    SUFFIXES,
-    _check_size,
-    _draw_validation,
-    _image_files,
-    _read_samples,
-    _Sample,
-    data_root,
-)
+from adlab.data.files import SUFFIXES, Sample, check_size, image_files, read_samples
+from adlab.data.folders import data_root, draw_validation
 from adlab.data.imageset import ImageSet, Splits
 
 FOLDERS = ("kolektor-sdd", "KolektorSDD", ".")
@@ -65,13 +58,13 @@ def kolektor_sdd(
         ValueError, TypeError: an option out of its range, fewer than two different
             commutators, a file that cannot be read, a mask that is missing.
     """
-    size = _check_size(size)
+    size = check_size(size)
     for name, value in ("test_fraction", test_fraction), ("val_fraction", val_fraction):
         check_number(name, value, 0, 1, open_low=True, open_high=True)
     check_number("seed", seed, 0, whole=True)
     items = _items(_find(root))
     samples = [sample for item in items for sample in item]
-    images, masks = _read_samples(samples, size, None)
+    images, masks = read_samples(samples, size, None)
     groups = np.repeat(_group_copies(items), [len(item) for item in items])
     order = np.random.default_rng(seed).permutation(np.unique(groups))
     if len(order) < 2:
@@ -82,7 +75,7 @@ def kolektor_sdd(
     is_test = torch.from_numpy(np.isin(groups, order[:n_test]))
     defective = masks.flatten(1).any(1)
     normal = images[~is_test & ~defective]
-    is_val = _draw_validation(normal, val_fraction, seed)
+    is_val = draw_validation(normal, val_fraction, seed)
     labels = defective[is_test].long()
     kinds = ["defect" if label else "good" for label in labels.tolist()]
     test = ImageSet(images[is_test], labels, masks[is_test], kinds)
@@ -103,12 +96,12 @@ def _find(root: str | os.PathLike | None) -> Path:
     )
 
 
-def _items(folder: Path) -> list[list[_Sample]]:
+def _items(folder: Path) -> list[list[Sample]]:
     """The images of each commutator, with their masks."""
     return [
         [
-            _Sample(file, "surface", _mask_beside(file))
-            for file in _image_files(item)
+            Sample(file, "surface", _mask_beside(file))
+            for file in image_files(item)
             if not file.stem.endswith("_label")
         ]
         for item in sorted(folder.glob("kos[0-9][0-9]"))
@@ -124,7 +117,7 @@ def _mask_beside(file: Path) -> Path:
     raise ValueError(f"{file}: expected its mask {file.stem}_label.bmp, found none")
 
 
-def _group_copies(items: list[list[_Sample]]) -> list[int]:
+def _group_copies(items: list[list[Sample]]) -> list[int]:
     """A number for each commutator, the same for those that share an image."""
     digests = [
         {hashlib.sha256(sample.file.read_bytes()).digest() for sample in item}
