@@ -1,4 +1,5 @@
 from . import (
+    augmentation as augmentation,
     backbones as backbones,
     bench as bench,
     contract as contract,

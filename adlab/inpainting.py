@@ -31,6 +31,7 @@ from adlab._parameters import (
     Positive,
     TwoOrMore,
 )
+from adlab.augmentation import random_crop
 from adlab.detector import Localizer
 from adlab.training import seeded
 
@@ -194,17 +195,6 @@ def smooth(maps: Tensor, window: int) -> Tensor:
     ]
 
 
-def random_crops(images: Tensor, size: int) -> Tensor:
-    """One square of every image, at a random place: (N, C, H, W) to (N, C, size,
-    size).
-    """
-    rows, columns = (
-        torch.randint(n - size + 1, (len(images),)) for n in images.shape[2:]
-    )
-    places = zip(images, rows.tolist(), columns.tolist(), strict=True)
-    return torch.stack([x[:, i : i + size, j : j + size] for x, i, j in places])
-
-
 # -- the detector
 
 
@@ -302,7 +292,7 @@ class Inpainting(Localizer):
             self._build()
         self.history_ = self._optimise(
             self.network_,
-            lambda batch: self._loss(random_crops(batch, self.crop_size)),
+            lambda batch: self._loss(random_crop(batch, self.crop_size)),
             images,
         )
 

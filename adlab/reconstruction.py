@@ -22,6 +22,7 @@ from adlab import similarity
 from adlab._checks import check_choice, check_counts, check_number
 from adlab._methods import method
 from adlab._parameters import Count, ImageScore, Positive, TwoOrMore
+from adlab.augmentation import random_crop
 from adlab.detector import Localizer
 from adlab.training import seeded
 
@@ -218,18 +219,6 @@ def loss_map(loss: str | dict[str, float], x: Tensor, y: Tensor) -> Tensor:
     )
 
 
-def random_patches(images: Tensor, size: int) -> Tensor:
-    """One patch of every image, at a random place: (N, C, H, W) to (N, C, size, size)."""
-    places = [
-        torch.randint(n - size + 1, (len(images),)).tolist() for n in images.shape[2:]
-    ]
-    patches = [
-        image[:, i : i + size, j : j + size]
-        for image, i, j in zip(images, *places, strict=True)
-    ]
-    return torch.stack(patches)
-
-
 # -- detectors
 
 
@@ -275,7 +264,7 @@ class _Reconstruction(Localizer):
             self._build()
         self.history_ = self._optimise(
             self.network_,
-            lambda batch: self._loss(random_patches(batch, self.patch_size)).mean(),
+            lambda batch: self._loss(random_crop(batch, self.patch_size)).mean(),
             images,
         )
 

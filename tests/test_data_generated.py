@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adlab.data import load, nanofibres as fibres_module
+from adlab.data import load, nanofibres as fibres_module, sem
 from adlab.data.nanofibres import KINDS, nanofibres
 from adlab.data.wafers import PATTERNS, wafer_patterns, wafers
 
@@ -203,9 +203,9 @@ def test_fibres_are_equally_dense_everywhere():
 
 
 def test_flanks_shine_and_deep_fibres_are_dark():
-    fibres = fibres_module._draw_fibres(64, np.random.default_rng(0))
-    thick = fibres_module._with(fibres, 5, radius=np.full(64, 4.0))
-    kept, added = fibres_module._profile(
+    fibres = sem.draw_fibres(64, np.random.default_rng(0))
+    thick = sem.with_changed(fibres, 5, radius=np.full(64, 4.0))
+    kept, added = sem._profile(
         np.linspace(-4, 4, 9, dtype=np.float32)[None, :, None], thick
     )
     across = added[5, 1:-1, 32]

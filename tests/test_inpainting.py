@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import metrics
+from adlab.augmentation import random_crop
 from adlab.data import ImageSet
 from adlab.inpainting import (
     Inpainting,
@@ -23,7 +24,6 @@ from adlab.inpainting import (
     inpaint,
     inpainting_loss,
     loss_map,
-    random_crops,
     smooth,
 )
 
@@ -319,7 +319,7 @@ def test_smoothing_by_a_loop(window):
 
 def test_random_crops_are_parts_of_their_images():
     images = torch.arange(5 * 12 * 9.0).view(5, 1, 12, 9)
-    for image, crop in zip(images, random_crops(images, 4), strict=True):
+    for image, crop in zip(images, random_crop(images, 4), strict=True):
         windows = image.unfold(1, 4, 1).unfold(2, 4, 1).flatten(0, 2)
         assert (windows == crop).flatten(1).all(1).sum() == 1
 

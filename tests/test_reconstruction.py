@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import metrics, similarity
+from adlab.augmentation import random_crop
 from adlab.data import ImageSet
 from adlab.reconstruction import (
     LOSSES,
@@ -22,7 +23,6 @@ from adlab.reconstruction import (
     loss_value,
     negative_elbo,
     negative_log_likelihood,
-    random_patches,
     sample,
 )
 
@@ -252,7 +252,7 @@ def test_a_sum_of_losses_is_weighted():
 
 def test_random_patches_are_parts_of_their_images():
     images = torch.arange(5 * 12 * 9.0).view(5, 1, 12, 9)
-    patches = random_patches(images, 4)
+    patches = random_crop(images, 4)
     assert patches.shape == (5, 1, 4, 4)
     for image, patch in zip(images, patches, strict=True):
         windows = image.unfold(1, 4, 1).unfold(2, 4, 1).flatten(0, 2)
@@ -262,7 +262,7 @@ def test_random_patches_are_parts_of_their_images():
 def test_random_patches_come_from_everywhere():
     with adlab.training.seeded(0):
         corners = {
-            int(random_patches(torch.arange(36.0).view(1, 1, 6, 6), 4)[0, 0, 0, 0])
+            int(random_crop(torch.arange(36.0).view(1, 1, 6, 6), 4)[0, 0, 0, 0])
             for _ in range(200)
         }
     assert corners == {6 * i + j for i in range(3) for j in range(3)}
