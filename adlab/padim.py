@@ -34,6 +34,30 @@ from adlab.detector import Localizer
 from adlab.training import resolve_device, seeded
 from adlab.vectors import Moments, cholesky_factors
 
+# -- as the paper writes it
+
+
+def mahalanobis_map(train: Tensor, test: Tensor, reg_covar: float) -> Tensor:
+    """Equations 1 and 2 of the paper, word by word: a mean and a covariance matrix at
+    every place, and the distance to them. `PaDiM` gives the same, faster.
+
+    Args:
+        train: vectors of normal images at all places, (N, h, w, d).
+        test: of images to be scored, (B, h, w, d).
+        reg_covar: ε, added to the diagonal of every covariance.
+
+    Returns:
+        (B, h, w).
+    """
+    gap = train - train.mean(0)
+    covariance = torch.einsum("nrci,nrcj->rcij", gap, gap) / (len(train) - 1)
+    inverse = torch.linalg.inv(
+        covariance + reg_covar * torch.eye(train.shape[3]).to(gap)
+    )
+    new = test - train.mean(0)
+    return torch.einsum("brci,rcij,brcj->brc", new, inverse, new).sqrt()
+
+
 # -- places
 
 

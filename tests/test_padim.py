@@ -20,7 +20,13 @@ from adlab import padim_fit
 from adlab._maps import enlarge_and_blur
 from adlab.backbones import concatenate
 from adlab.data import ImageSet
-from adlab.padim import PaDiM, shared_places, squared_distances, whiten
+from adlab.padim import (
+    PaDiM,
+    mahalanobis_map,
+    shared_places,
+    squared_distances,
+    whiten,
+)
 from adlab.padim_fit import ImageFolder
 from adlab.vectors import Moments
 
@@ -90,6 +96,15 @@ def test_distances_are_scipys_at_every_place(shape, n_features, n_train):
     train, test = pictures(n_train, *shape), pictures(3, *shape, seed=1)
     detector = padim(n_features).fit(train)
     expected = reference(detector, train, test)
+    np.testing.assert_allclose(places_map(detector, test), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 24), (3, 17, 40)], ids=str)
+def test_the_fast_form_is_the_plain_one(shape):
+    train, test = pictures(30, *shape), pictures(3, *shape, seed=1)
+    detector = padim(20).fit(train)
+    vectors = [embedding(detector, x).movedim(1, 3).double() for x in (train, test)]
+    expected = mahalanobis_map(*vectors, detector.reg_covar)
     np.testing.assert_allclose(places_map(detector, test), expected, rtol=1e-3)
 
 
