@@ -103,7 +103,8 @@ def test_distances_are_scipys_at_every_place(shape, n_features, n_train):
 def test_the_fast_form_is_the_plain_one(shape):
     train, test = pictures(30, *shape), pictures(3, *shape, seed=1)
     detector = padim(20).fit(train)
-    vectors = [embedding(detector, x).movedim(1, 3).double() for x in (train, test)]
+    places = (embedding(detector, images) for images in (train, test))
+    vectors = [torch.from_numpy(x).movedim(1, 3) for x in places]
     expected = mahalanobis_map(*vectors, detector.reg_covar)
     np.testing.assert_allclose(places_map(detector, test), expected, rtol=1e-3)
 
