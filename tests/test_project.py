@@ -2,7 +2,9 @@
 they say.
 """
 
+import importlib
 import os
+import pkgutil
 import re
 import runpy
 import shutil
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import adlab
 from tools import check_book, portability, stamp
 
 ROOT = Path(__file__).parents[1]
@@ -353,6 +356,68 @@ def test_book_is_not_stale_after_a_change_in_the_package(tmp_path):
     source.unlink()
     assert digests[0] == digests[2]
     assert len({*digests, fresh.digest(tmp_path)}) == 3
+
+
+# The page of the package
+
+
+@pytest.fixture
+def api(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module("api")
+
+
+def test_every_room_is_on_the_page_of_the_package():
+    """Of the benchmark, only what is at its top."""
+    rooms = [each.name for each in pkgutil.walk_packages(adlab.__path__, "adlab.")]
+    public = {name for name in rooms if "._" not in name and "adlab.bench." not in name}
+    shown = re.findall(r"automodule:: (\S+)", read("book/api.md"))
+    assert sorted(shown) == sorted(public - {"adlab.data.imageset"})
+
+
+def test_page_of_the_package_follows_the_chapters():
+    numbers = re.findall(r"^## Chapter (\d+)", read("book/api.md"), re.MULTILINE)
+    assert [int(n) for n in numbers] == sorted({int(n) for n in numbers})
+
+
+def test_names_that_the_page_chooses_are_there():
+    for room, option, listed in re.findall(
+        r"automodule:: (\S+)\n +:((?:exclude-)?members): (.+)", read("book/api.md")
+    ):
+        for name in listed.split(", "):
+            assert callable(getattr(importlib.import_module(room), name)), option
+
+
+def test_docstrings_become_rst(api):
+    text = (
+        "Σ a b*, |a|, `x_`, ``y`` and means_ of\n:math:`a_k |b|`.\n    **options: any"
+    )
+    assert api.as_rst(text) == (
+        r"Σ a b\*, \|a\|, ``x_``, ``y`` and means\_ of"
+        "\n:math:`a_k |b|`.\n    **options: any"
+    )
+
+
+def test_uses_of_the_package_are_found(api):
+    code = """
+import adlab
+from adlab.vectors import KNN as Nearest
+Nearest(1).fit(adlab.data.load("digits", normal_class=3).train)
+adlab.show(adlab.PaDiM)
+"""
+    found = {api.identity(each) for each in api.used(code)}
+    assert found >= {
+        ("adlab.vectors", "KNN"),
+        ("adlab.data", "load"),
+        ("adlab.data.digits", "digits"),
+        ("adlab.show", "show"),
+        ("adlab.padim", "PaDiM"),
+    }
+
+
+def test_every_detector_of_a_chapter_is_told_its_chapter(api):
+    links = api.chapters(str(ROOT))["adlab.padim", "PaDiM"]
+    assert ":doc:`7 </notebooks/07_padim>`" in links
 
 
 # tools/check_book.py
