@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import adlab
 from tools import check_book, portability, stamp
@@ -243,10 +244,29 @@ def test_licences():
     assert load("CITATION.cff")["license"] == ["MIT", "CC-BY-4.0"]
 
 
-def test_version_is_the_same_everywhere():
-    version = re.search(r'^version = "(.*)"$', read("pyproject.toml"), re.MULTILINE)[1]
-    assert f'__version__ = "{version}"' in read("adlab/__init__.py")
-    assert str(load("CITATION.cff")["version"]) == version
+def test_version_has_one_home():
+    """Setuptools reads it there without importing the package, if it is a literal."""
+    assert 'dynamic = ["version"]' in read("pyproject.toml")
+    assert 'version = { attr = "adlab.__version__" }' in read("pyproject.toml")
+    assert f'\n__version__ = "{adlab.__version__}"\n' in read("adlab/__init__.py")
+
+
+def test_citation_and_changelog_are_of_this_version():
+    """A version has the same date in both, and before its release in neither."""
+    citation = load("CITATION.cff")
+    versions = re.findall(r"^## \[(.*)\] - (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert versions[0][0] == str(citation["version"]) == adlab.__version__
+    assert str(citation.get("date-released", "unreleased")) == versions[0][1]
+
+
+def test_changelog_is_in_order():
+    text = read("CHANGELOG.md")
+    versions = re.findall(r"^## \[(.*)\] - (?:unreleased|\d{4}-\d\d-\d\d)$", text, re.M)
+    assert len(versions) == len(re.findall(r"^## ", text, re.M))
+    numbers = [Version(each) for each in versions]
+    assert numbers == sorted(set(numbers), reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= kinds
 
 
 def test_readme_names_the_two_commands():
