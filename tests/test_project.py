@@ -48,6 +48,12 @@ COLAB = {
     "tqdm",
 }
 VERBS = ["book", "test", "help", "lint", "stamp", "portability"]
+WORKFLOWS = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/workflows/*.yml")
+)
+FORMS = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/ISSUE_TEMPLATE/*")
+)
 ACTIONS = {"checkout", "setup-python", "upload-pages-artifact", "deploy-pages"}
 
 
@@ -295,28 +301,70 @@ def test_ci_fails_when_a_command_fails(tmp_path):
     assert not (tmp_path / "built").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "publish", "portability"])
-def test_workflows_use_official_actions_only(name):
-    workflow = load(f".github/workflows/{name}.yml")
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+def steps_of(workflow):
+    return [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_may_read_only_end_and_give_way_to_newer_runs(name):
+    workflow = load(name)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] is True
+    for job in workflow["jobs"].values():
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 90
+
+
+def test_workflows_do_not_cancel_each_other():
+    groups = [load(name)["concurrency"]["group"] for name in WORKFLOWS]
+    assert len(set(groups)) == len(WORKFLOWS) >= 4
+
+
+def test_workflows_use_official_actions_only_each_in_one_version():
     used = [
         re.fullmatch(r"actions/([\w-]+)@v\d+", step["uses"])
-        for step in steps
+        for name in WORKFLOWS
+        for step in steps_of(load(name))
         if "uses" in step
     ]
     assert all(used)
-    assert {match[1] for match in used} <= ACTIONS
+    assert {match[1] for match in used} == ACTIONS
+    assert len({match[0] for match in used}) == len(ACTIONS)
 
 
-def test_workflow_tests_oldest_and_newest_python():
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_keep_what_they_download_until_pyproject_changes(name):
+    for step in steps_of(load(name)):
+        if step.get("uses", "").startswith("actions/setup-python"):
+            assert step["with"]["cache"] == "pip"
+            assert step["with"]["cache-dependency-path"] == "pyproject.toml"
+
+
+def test_workflow_tests_every_python_from_the_oldest_to_the_newest():
     workflow = load(".github/workflows/test.yml")
-    assert {"push", "pull_request"} <= set(
+    assert {"push", "pull_request", "workflow_call"} <= set(
         workflow[True]
     )  # YAML reads the key `on` as true
     tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
-    listed = [text.rsplit(" ", 1)[1] for text in array("classifiers")]
-    assert tested == [listed[0], listed[-1]]
+    minors = [int(version.removeprefix("3.")) for version in tested]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert tested == [text.rsplit(" ", 1)[1] for text in array("classifiers")]
     assert f'requires-python = ">={tested[0]}"' in read("pyproject.toml")
+    newest = {
+        step["with"]["python-version"].split()[-1]
+        for name in set(WORKFLOWS) - {".github/workflows/test.yml"}
+        for step in steps_of(load(name))
+        if step.get("uses", "").startswith("actions/setup-python")
+    }
+    assert newest == {tested[-1]}
+
+
+def test_workflow_runs_the_tests_of_the_package_on_other_systems():
+    job = load(".github/workflows/systems.yml")["jobs"]["systems"]
+    assert set(job["strategy"]["matrix"]["os"]) == {"macos-latest", "windows-latest"}
+    command = job["steps"][-1]["run"]
+    assert "\n" not in command
+    ignored = re.findall(r"--ignore=tests/test_(\w+)\.py", command)
+    assert ignored == list(portability.NOT_RUN)
 
 
 def test_workflow_runs_every_setting():
@@ -328,15 +376,47 @@ def test_workflow_runs_every_setting():
     assert set(portability.PYTHONS.values()) < set(pythons.split())
 
 
-def test_workflow_publishes_from_main():
+def test_workflow_publishes_from_main_after_the_tests():
     workflow = load(".github/workflows/publish.yml")
-    assert workflow[True]["push"]["branches"] == [
-        load("_config.yml")["repository"]["branch"]
-    ]
-    assert workflow["jobs"]["deploy"]["permissions"] == {
-        "pages": "write",
-        "id-token": "write",
+    branches = [load("_config.yml")["repository"]["branch"]]
+    assert workflow[True]["push"]["branches"] == branches
+    assert load(".github/workflows/test.yml")[True]["push"] == {
+        "branches-ignore": branches  # or they would run twice
     }
+    jobs = workflow["jobs"]
+    assert jobs["test"] == {"uses": "./.github/workflows/test.yml"}
+    assert [jobs["build"]["needs"], jobs["deploy"]["needs"]] == ["test", "build"]
+    assert jobs["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
+# For people who carry on
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_issues_are_whole(name):
+    form = load(name)
+    assert form["name"]
+    assert form["description"]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in fields} <= {"input", "textarea", "checkboxes"}
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields)
+    assert any(field.get("validations", {}).get("required") for field in fields)
+
+
+def test_a_claim_that_failed_can_be_followed():
+    form = load(".github/ISSUE_TEMPLATE/claim.yml")
+    ids = {field.get("id") for field in form["body"]}
+    assert {"chapter", "cell", "seed", "machine", "versions"} <= ids
+
+
+def test_contributing_names_what_there_is():
+    text = read("CONTRIBUTING.md")
+    for name in re.findall(r"`((?:adlab|tests|book|tools)/[\w./]+\.\w+)`", text):
+        assert (ROOT / name).is_file(), name
+    verbs = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= verbs
+    assert "](CONTRIBUTING.md)" in read("README.md")
 
 
 # make, and the settings of the book
@@ -425,13 +505,15 @@ from adlab.vectors import KNN as Nearest
 Nearest(1).fit(adlab.data.load("digits", normal_class=3).train)
 adlab.show(adlab.PaDiM)
 """
-    found = {api.identity(each) for each in api.used(code)}
-    assert found >= {
-        ("adlab.vectors", "KNN"),
-        ("adlab.data", "load"),
-        ("adlab.data.digits", "digits"),
-        ("adlab.show", "show"),
-        ("adlab.padim", "PaDiM"),
+    assert {api.identity(each) for each in api.used(code)} >= {
+        api.identity(each)
+        for each in (
+            adlab.vectors.KNN,
+            adlab.data.load,
+            adlab.data.loader("digits"),
+            adlab.show,
+            adlab.PaDiM,
+        )
     }
 
 
