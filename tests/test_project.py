@@ -163,6 +163,21 @@ def test_every_chapter_and_page_is_in_the_contents():
     )
 
 
+@pytest.mark.parametrize("page", ["index", "instructors"])
+def test_every_chapter_is_in_the_tables_of_pages(page):
+    linked = re.findall(
+        r"^\|.*?\]\(\.\./notebooks/(\S+)\.ipynb\)",
+        read(f"book/{page}.md"),
+        re.MULTILINE,
+    )
+    assert linked == sorted(path.stem for path in ROOT.glob("notebooks/*.ipynb"))
+
+
+def test_every_data_set_is_on_the_page_of_data():
+    rows = re.findall(r'^\| `"([\w-]+)"` \|', read("book/data.md"), re.MULTILINE)
+    assert set(rows) == {*adlab.data.EMBEDDED, *adlab.data.PUBLIC}
+
+
 def test_chapters_are_numbered_as_in_the_contents():
     chapters = [
         page
@@ -412,7 +427,7 @@ def test_a_claim_that_failed_can_be_followed():
 
 def test_contributing_names_what_there_is():
     text = read("CONTRIBUTING.md")
-    for name in re.findall(r"`((?:adlab|tests|book|tools)/[\w./]+\.\w+)`", text):
+    for name in re.findall(r"`((?:adlab|tests|book|tools)/[a-z_/]+\.[a-z]+)`", text):
         assert (ROOT / name).is_file(), name
     verbs = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z]+)", text)) <= verbs
