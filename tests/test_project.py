@@ -2,7 +2,9 @@
 they say.
 """
 
+import importlib
 import os
+import pkgutil
 import re
 import runpy
 import shutil
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
+import adlab
 from tools import check_book, portability, stamp
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +49,12 @@ COLAB = {
     "tqdm",
 }
 VERBS = ["book", "test", "help", "lint", "stamp", "portability"]
+WORKFLOWS = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/workflows/*.yml")
+)
+FORMS = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/ISSUE_TEMPLATE/*")
+)
 ACTIONS = {"checkout", "setup-python", "upload-pages-artifact", "deploy-pages"}
 
 
@@ -154,6 +164,21 @@ def test_every_chapter_and_page_is_in_the_contents():
     )
 
 
+@pytest.mark.parametrize("page", ["index", "instructors"])
+def test_every_chapter_is_in_the_tables_of_pages(page):
+    linked = re.findall(
+        r"^\|.*?\]\(\.\./notebooks/(\S+)\.ipynb\)",
+        read(f"book/{page}.md"),
+        re.MULTILINE,
+    )
+    assert linked == sorted(path.stem for path in ROOT.glob("notebooks/*.ipynb"))
+
+
+def test_every_data_set_is_on_the_page_of_data():
+    rows = re.findall(r'^\| `"([\w-]+)"` \|', read("book/data.md"), re.MULTILINE)
+    assert set(rows) == {*adlab.data.EMBEDDED, *adlab.data.PUBLIC}
+
+
 def test_chapters_are_numbered_as_in_the_contents():
     chapters = [
         page
@@ -241,10 +266,29 @@ def test_licences():
     assert load("CITATION.cff")["license"] == ["MIT", "CC-BY-4.0"]
 
 
-def test_version_is_the_same_everywhere():
-    version = re.search(r'^version = "(.*)"$', read("pyproject.toml"), re.MULTILINE)[1]
-    assert f'__version__ = "{version}"' in read("adlab/__init__.py")
-    assert str(load("CITATION.cff")["version"]) == version
+def test_version_has_one_home():
+    """Setuptools reads it there without importing the package, if it is a literal."""
+    assert 'dynamic = ["version"]' in read("pyproject.toml")
+    assert 'version = { attr = "adlab.__version__" }' in read("pyproject.toml")
+    assert f'\n__version__ = "{adlab.__version__}"\n' in read("adlab/__init__.py")
+
+
+def test_citation_and_changelog_are_of_this_version():
+    """A version has the same date in both, and before its release in neither."""
+    citation = load("CITATION.cff")
+    versions = re.findall(r"^## \[(.*)\] - (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert versions[0][0] == str(citation["version"]) == adlab.__version__
+    assert str(citation.get("date-released", "unreleased")) == versions[0][1]
+
+
+def test_changelog_is_in_order():
+    text = read("CHANGELOG.md")
+    versions = re.findall(r"^## \[(.*)\] - (?:unreleased|\d{4}-\d\d-\d\d)$", text, re.M)
+    assert len(versions) == len(re.findall(r"^## ", text, re.M))
+    numbers = [Version(each) for each in versions]
+    assert numbers == sorted(set(numbers), reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= kinds
 
 
 def test_readme_names_the_two_commands():
@@ -273,28 +317,70 @@ def test_ci_fails_when_a_command_fails(tmp_path):
     assert not (tmp_path / "built").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "publish", "portability"])
-def test_workflows_use_official_actions_only(name):
-    workflow = load(f".github/workflows/{name}.yml")
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+def steps_of(workflow):
+    return [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_may_read_only_end_and_give_way_to_newer_runs(name):
+    workflow = load(name)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] is True
+    for job in workflow["jobs"].values():
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 90
+
+
+def test_workflows_do_not_cancel_each_other():
+    groups = [load(name)["concurrency"]["group"] for name in WORKFLOWS]
+    assert len(set(groups)) == len(WORKFLOWS) >= 4
+
+
+def test_workflows_use_official_actions_only_each_in_one_version():
     used = [
         re.fullmatch(r"actions/([\w-]+)@v\d+", step["uses"])
-        for step in steps
+        for name in WORKFLOWS
+        for step in steps_of(load(name))
         if "uses" in step
     ]
     assert all(used)
-    assert {match[1] for match in used} <= ACTIONS
+    assert {match[1] for match in used} == ACTIONS
+    assert len({match[0] for match in used}) == len(ACTIONS)
 
 
-def test_workflow_tests_oldest_and_newest_python():
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_keep_what_they_download_until_pyproject_changes(name):
+    for step in steps_of(load(name)):
+        if step.get("uses", "").startswith("actions/setup-python"):
+            assert step["with"]["cache"] == "pip"
+            assert step["with"]["cache-dependency-path"] == "pyproject.toml"
+
+
+def test_workflow_tests_every_python_from_the_oldest_to_the_newest():
     workflow = load(".github/workflows/test.yml")
-    assert {"push", "pull_request"} <= set(
+    assert {"push", "pull_request", "workflow_call"} <= set(
         workflow[True]
     )  # YAML reads the key `on` as true
     tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
-    listed = [text.rsplit(" ", 1)[1] for text in array("classifiers")]
-    assert tested == [listed[0], listed[-1]]
+    minors = [int(version.removeprefix("3.")) for version in tested]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert tested == [text.rsplit(" ", 1)[1] for text in array("classifiers")]
     assert f'requires-python = ">={tested[0]}"' in read("pyproject.toml")
+    newest = {
+        step["with"]["python-version"].split()[-1]
+        for name in set(WORKFLOWS) - {".github/workflows/test.yml"}
+        for step in steps_of(load(name))
+        if step.get("uses", "").startswith("actions/setup-python")
+    }
+    assert newest == {tested[-1]}
+
+
+def test_workflow_runs_the_tests_of_the_package_on_other_systems():
+    job = load(".github/workflows/systems.yml")["jobs"]["systems"]
+    assert set(job["strategy"]["matrix"]["os"]) == {"macos-latest", "windows-latest"}
+    command = job["steps"][-1]["run"]
+    assert "\n" not in command
+    ignored = re.findall(r"--ignore=tests/test_(\w+)\.py", command)
+    assert ignored == list(portability.NOT_RUN)
 
 
 def test_workflow_runs_every_setting():
@@ -306,15 +392,47 @@ def test_workflow_runs_every_setting():
     assert set(portability.PYTHONS.values()) < set(pythons.split())
 
 
-def test_workflow_publishes_from_main():
+def test_workflow_publishes_from_main_after_the_tests():
     workflow = load(".github/workflows/publish.yml")
-    assert workflow[True]["push"]["branches"] == [
-        load("_config.yml")["repository"]["branch"]
-    ]
-    assert workflow["jobs"]["deploy"]["permissions"] == {
-        "pages": "write",
-        "id-token": "write",
+    branches = [load("_config.yml")["repository"]["branch"]]
+    assert workflow[True]["push"]["branches"] == branches
+    assert load(".github/workflows/test.yml")[True]["push"] == {
+        "branches-ignore": branches  # or they would run twice
     }
+    jobs = workflow["jobs"]
+    assert jobs["test"] == {"uses": "./.github/workflows/test.yml"}
+    assert [jobs["build"]["needs"], jobs["deploy"]["needs"]] == ["test", "build"]
+    assert jobs["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
+# For people who carry on
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_issues_are_whole(name):
+    form = load(name)
+    assert form["name"]
+    assert form["description"]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in fields} <= {"input", "textarea", "checkboxes"}
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields)
+    assert any(field.get("validations", {}).get("required") for field in fields)
+
+
+def test_a_claim_that_failed_can_be_followed():
+    form = load(".github/ISSUE_TEMPLATE/claim.yml")
+    ids = {field.get("id") for field in form["body"]}
+    assert {"chapter", "cell", "seed", "machine", "versions"} <= ids
+
+
+def test_contributing_names_what_there_is():
+    text = read("CONTRIBUTING.md")
+    for name in re.findall(r"`((?:adlab|tests|book|tools)/[a-z_/]+\.[a-z]+)`", text):
+        assert (ROOT / name).is_file(), name
+    verbs = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= verbs
+    assert "](CONTRIBUTING.md)" in read("README.md")
 
 
 # make, and the settings of the book
@@ -354,6 +472,76 @@ def test_book_is_not_stale_after_a_change_in_the_package(tmp_path):
     source.unlink()
     assert digests[0] == digests[2]
     assert len({*digests, fresh.digest(tmp_path)}) == 3
+
+
+# The page of the package
+
+
+@pytest.fixture
+def api(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module("api")
+
+
+def test_every_room_is_on_the_page_of_the_package():
+    """What to write where one is missing: a line of `book/api.md`. Of data, each loader
+    has a room of its own.
+    """
+    rooms = [
+        each.name
+        for package in (adlab, adlab.data)
+        for each in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    ]
+    public = {name for name in rooms if "._" not in name} - {"adlab.data.imageset"}
+    shown = re.findall(r"automodule:: (\S+)", read("book/api.md"))
+    assert sorted(shown) == sorted(public)
+
+
+def test_page_of_the_package_follows_the_chapters():
+    numbers = re.findall(r"^## Chapter (\d+)", read("book/api.md"), re.MULTILINE)
+    assert [int(n) for n in numbers] == sorted({int(n) for n in numbers})
+
+
+def test_names_that_the_page_chooses_are_there():
+    for room, option, listed in re.findall(
+        r"automodule:: (\S+)\n +:((?:exclude-)?members): (.+)", read("book/api.md")
+    ):
+        for name in listed.split(", "):
+            assert callable(getattr(importlib.import_module(room), name)), option
+
+
+def test_docstrings_become_rst(api):
+    text = (
+        "Σ a b*, |a|, `x_`, ``y`` and means_ of\n:math:`a_k |b|`.\n    **options: any"
+    )
+    assert api.as_rst(text) == (
+        r"Σ a b\*, \|a\|, ``x_``, ``y`` and means\_ of"
+        "\n:math:`a_k |b|`.\n    **options: any"
+    )
+
+
+def test_uses_of_the_package_are_found(api):
+    code = """
+import adlab
+from adlab.vectors import KNN as Nearest
+Nearest(1).fit(adlab.data.load("digits", normal_class=3).train)
+adlab.show(adlab.PaDiM)
+"""
+    assert {api.identity(each) for each in api.used(code)} >= {
+        api.identity(each)
+        for each in (
+            adlab.vectors.KNN,
+            adlab.data.load,
+            adlab.data.loader("digits"),
+            adlab.show,
+            adlab.PaDiM,
+        )
+    }
+
+
+def test_every_detector_of_a_chapter_is_told_its_chapter(api):
+    links = api.chapters(str(ROOT))["adlab.padim", "PaDiM"]
+    assert ":doc:`7 </notebooks/07_padim>`" in links
 
 
 # tools/check_book.py
