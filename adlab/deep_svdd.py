@@ -159,7 +159,7 @@ def _batch_norms(network: nn.Module) -> list[nn.Module]:
     ]
 
 
-def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the statistics of the batch norms to their mean over the batches, and leave
     the network in eval mode.
 
@@ -290,11 +290,11 @@ class _OneClass(Detector):
         self.pretrain_history_, self.history_ = [], []
         if self.pretrain_epochs:
             self._pretrain(images)
-        settle(self.network_, self._stream(images))
+        update_batch_norm(self.network_, self._stream(images))
         self.centre_ = place_centre(self._features(images))
         if self.epochs:
             self._train(images)
-            settle(self.network_, self._stream(images))
+            update_batch_norm(self.network_, self._stream(images))
         self._finish(self._features(images))
 
     def _check_size(self) -> None:

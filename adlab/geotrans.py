@@ -308,7 +308,7 @@ class GeoTrans(Detector):
             200 show the classifier as many images as the paper does.
         batch_size: images per step, at most.
         lr: Adam's step size.
-        holdout: share of the training images that the classifier does not see, for the
+        val_fraction: share of the training images that the classifier does not see, for the
             second step: the Dirichlet distributions, or the detector of vectors. 0 fits
             them to the classifier's own training images, as the paper does.
         seed: of the split, the network, the order of the images and their
@@ -329,9 +329,9 @@ class GeoTrans(Detector):
     widths: Sequence[int] = (8, 16, 32)
     epochs: Count = 200
     lr: Positive = 1e-3
-    holdout: Annotated[float, partial(check_number, low=0, high=1, open_high=True)] = (
-        0.25
-    )
+    val_fraction: Annotated[
+        float, partial(check_number, low=0, high=1, open_high=True)
+    ] = 0.25
     batch_size: TwoOrMore = field(default=128, kw_only=True)
 
     def _check_arguments(self) -> None:
@@ -366,12 +366,14 @@ class GeoTrans(Detector):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Training images of the classifier, and those held out of them."""
-        if self.holdout == 0:
+        if self.val_fraction == 0:
             _check_enough(len(x), 2, "")
             return x, x
-        n = round(self.holdout * len(x))
+        n = round(self.val_fraction * len(x))
         _check_enough(
-            min(n, len(x) - n), 2, f" on both sides of holdout = {self.holdout:g}"
+            min(n, len(x) - n),
+            2,
+            f" on both sides of val_fraction = {self.val_fraction:g}",
         )
         order = torch.randperm(len(x))
         return x[order[n:]], x[order[:n]]

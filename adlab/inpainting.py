@@ -210,7 +210,7 @@ class Inpainting(Localizer):
 
     Args:
         cell_sizes: sides of the hidden squares, in pixels, each at most half of
-            `crop_size`. Of small ones the neighbours tell nearly everything; large ones
+            `patch_size`. Of small ones the neighbours tell nearly everything; large ones
             hide a defect whole.
         n_sets: masks per size; each hides 1 / n_sets of the image.
         ssim_weight, gms_weight: λ_S and λ_G of the loss, at least 0.
@@ -220,7 +220,7 @@ class Inpainting(Localizer):
             for images of 256 × 256 pixels.
         widths: channels of each level of the U-Net. (64, 128, 256, 512, 512) in the
             paper.
-        crop_size: side of a training crop: at least 24, at most that of the images.
+        patch_size: side of a training crop: at least 24, at most that of the images.
         epochs: passes through the training images.
         lr: Adam's step size.
         image_score: "max" (as in the paper) or "mean" of the map.
@@ -248,15 +248,15 @@ class Inpainting(Localizer):
     score: Literal["loss", "gms"] = "loss"
     smoothing: Count = 11
     widths: Counts = (16, 32, 64)
-    crop_size: Annotated[int, partial(check_number, low=SMALLEST, whole=True)] = 32
+    patch_size: Annotated[int, partial(check_number, low=SMALLEST, whole=True)] = 32
     epochs: Count = 30
     lr: Positive = 2e-3
     image_score: ImageScore = "max"
     batch_size: Count = field(default=8, kw_only=True)
 
     def _check_arguments(self) -> None:
-        check_counts("cell_sizes", self.cell_sizes, self.crop_size // 2)
-        cells = (-(-self.crop_size // max(self.cell_sizes))) ** 2
+        check_counts("cell_sizes", self.cell_sizes, self.patch_size // 2)
+        cells = (-(-self.patch_size // max(self.cell_sizes))) ** 2
         check_number("n_sets", self.n_sets, 2, cells, whole=True)
         if self.smoothing % 2 == 0:
             raise ValueError(f"smoothing: expected an odd number, got {self.smoothing}")
@@ -283,16 +283,16 @@ class Inpainting(Localizer):
 
     def _fit(self, images: object) -> None:
         for batch in self._stream(images):  # all are checked before the training begins
-            if min(batch.shape[2:]) < self.crop_size:
+            if min(batch.shape[2:]) < self.patch_size:
                 raise ValueError(
-                    f"images: expected H, W of at least crop_size = {self.crop_size}, "
+                    f"images: expected H, W of at least patch_size = {self.patch_size}, "
                     f"got {tuple(batch.shape)}"
                 )
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         self.history_ = self._optimise(
             self.network_,
-            lambda batch: self._loss(random_crop(batch, self.crop_size)),
+            lambda batch: self._loss(random_crop(batch, self.patch_size)),
             images,
         )
 

@@ -277,6 +277,9 @@ def pro(maps: object, masks: object, max_fpr: float = 0.3) -> float:
     return float(min(area / max_fpr, 1))  # rounding may lift a perfect 1
 
 
+aupro = pro  # the name by which libraries know it
+
+
 # -- open set
 
 

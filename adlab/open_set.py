@@ -166,7 +166,7 @@ class OpenMax:
             )
         return tail
 
-    def far(self, logits: object) -> Tensor:
+    def weibull_cdf(self, logits: object) -> Tensor:
         """How far out in the tail of each class a sample lies: the Weibull's
         distribution function of its distance, float64 (N, L) in [0, 1].
         """
@@ -174,11 +174,11 @@ class OpenMax:
         distances = (logits[:, None] - self.means_).norm(dim=2)
         return -torch.expm1(-((distances / self.scales_) ** self.shapes_))
 
-    def revise(self, logits: object) -> Tensor:
+    def recalibrate(self, logits: object) -> Tensor:
         """Logits with that of "unknown" as one more column at the end, float64 (N,
         L + 1).
         """
-        far, logits = self.far(logits), self._check(logits)
+        far, logits = self.weibull_cdf(logits), self._check(logits)
         n_classes = logits.shape[1]
         alpha = self.alpha or n_classes
         rank = logits.argsort(1, descending=True).argsort(1)  # 0 for the largest
@@ -196,7 +196,7 @@ class OpenMax:
             NotFittedError: `fit` was not called.
             TypeError, ValueError: no finite (N, L).
         """
-        revised = self.revise(logits)
+        revised = self.recalibrate(logits)
         return revised[:, UNKNOWN] - revised[:, :UNKNOWN].logsumexp(1)
 
     def _check(self, logits: object) -> Tensor:
@@ -248,7 +248,7 @@ class OpenSetMeasures(NamedTuple):
     auroc: float
     oscr: float
     fpr95: float  # share of known samples rejected where 95 % of the unknown are
-    accepted95: float  # of the unknown accepted where 95 % of the known are
+    fpr95_known: float  # of the unknown accepted where 95 % of the known are
 
 
 def open_set_measures(
@@ -258,7 +258,7 @@ def open_set_measures(
 
     Two numbers go by the name of FPR95. With "unknown" as the positive class, as
     everywhere here, it is `fpr95`; papers on out-of-distribution detection often call
-    the known class positive and report `accepted95`.
+    the known class positive and report `fpr95_known`.
 
     Args:
         known_scores: (N,).
@@ -278,7 +278,7 @@ def open_set_measures(
         auroc=metrics.auroc(scores, is_unknown),
         oscr=metrics.oscr(known, correct, unknown),
         fpr95=metrics.fpr_at_tpr(scores, is_unknown, 0.95),
-        accepted95=metrics.fpr_at_tpr(-scores, ~is_unknown, 0.95),
+        fpr95_known=metrics.fpr_at_tpr(-scores, ~is_unknown, 0.95),
     )
 
 

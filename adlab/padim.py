@@ -281,7 +281,7 @@ class PaDiM(Localizer):
             fresh._reduce(images)
             return fresh._gather(images)
 
-    def shares(self, images: object) -> Tensor:
+    def layer_distances(self, images: object) -> Tensor:
         """What each layer adds to the squared distance, given the coarser ones.
 
         Args:
@@ -294,7 +294,7 @@ class PaDiM(Localizer):
             NotFittedError: `fit` was not called.
             TypeError, ValueError: images of another type, shape or range.
         """
-        return self._apply(self._shares, images)
+        return self._apply(self._layer_distances, images)
 
     def _fit(self, images: object) -> None:
         self._reduce(images)
@@ -398,13 +398,13 @@ class PaDiM(Localizer):
                 layer.update(joint.transpose(0, 1))
         return moments
 
-    def _shares(self, batch: Tensor) -> Tensor:
+    def _layer_distances(self, batch: Tensor) -> Tensor:
         maps = [x.flatten(1, 2) for x in self._embed(batch)]
         shares = squared_distances(maps, self.means_, self.rows_, self._places)
         return torch.stack(shares, 1).unflatten(2, self.sizes_[-1])
 
     def _map(self, batch: Tensor) -> Tensor:
-        distances = self._shares(batch).sum(1).sqrt()
+        distances = self._layer_distances(batch).sum(1).sqrt()
         return enlarge_and_blur(distances, *batch.shape[2:], self.sigma)
 
 

@@ -34,7 +34,7 @@ class ConvolutionalAutoencoder(nn.Module):
     reconstructions of that size.
 
     Each level of the encoder is a 3 × 3 convolution, ReLU and max pooling; at the end a
-    1 × 1 convolution leaves `bottleneck` channels. The decoder goes back by
+    1 × 1 convolution leaves `n_latent` channels. The decoder goes back by
     convolution, ReLU and enlargement, and ends in a linear convolution. Without levels
     it is linear, pixel by pixel.
 
@@ -42,7 +42,7 @@ class ConvolutionalAutoencoder(nn.Module):
         channels: of the images.
         widths: channels of each level of the encoder, from fine to coarse; the decoder
             mirrors them.
-        bottleneck: channels of the latent representation; None leaves the last level as
+        n_latent: channels of the latent representation; None leaves the last level as
             it is.
         factors: by what each level shrinks height and width: one even number, or one a
             level. Beyond 2, the convolution has a stride; the decoder enlarges by the
@@ -60,7 +60,7 @@ class ConvolutionalAutoencoder(nn.Module):
         self,
         channels: int = 1,
         widths: Sequence[int] = (16, 32),
-        bottleneck: int | None = 4,
+        n_latent: int | None = 4,
         factors: int | Sequence[int] = 2,
         upsampling: str = "nearest",
         padding_mode: str = "zeros",
@@ -71,17 +71,17 @@ class ConvolutionalAutoencoder(nn.Module):
         factors = _check_factors(factors, len(widths))
         check_choice("upsampling", upsampling, ("nearest", "transposed"))
         check_choice("padding_mode", padding_mode, ("zeros", "reflect", "replicate"))
-        if bottleneck is not None or not widths:
-            check_number("bottleneck", bottleneck, 1, whole=True)
+        if n_latent is not None or not widths:
+            check_number("n_latent", n_latent, 1, whole=True)
         self.factor = math.prod(factors)
-        self.encoder = _encoder(channels, widths, bottleneck, factors, padding_mode)
+        self.encoder = _encoder(channels, widths, n_latent, factors, padding_mode)
         self.decoder = _decoder(
-            channels, widths, bottleneck, factors, padding_mode, upsampling
+            channels, widths, n_latent, factors, padding_mode, upsampling
         )
         self.to(memory_format=torch.channels_last)  # much faster on a CPU
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to latents (N, bottleneck, ⌈H / factor⌉, ⌈W / factor⌉)."""
+        """Images (N, C, H, W) to latents (N, n_latent, ⌈H / factor⌉, ⌈W / factor⌉)."""
         rows, columns = (-n % self.factor for n in x.shape[2:])
         return self.encoder(
             pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
@@ -99,7 +99,7 @@ class ConvolutionalAutoencoder(nn.Module):
 def _encoder(
     channels: int,
     widths: list[int],
-    bottleneck: int | None,
+    n_latent: int | None,
     factors: list[int],
     padding_mode: str,
 ) -> nn.Sequential:
@@ -111,19 +111,19 @@ def _encoder(
         layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
         inside = width
     return nn.Sequential(
-        *layers, *([nn.Conv2d(inside, bottleneck, 1)] if bottleneck else [])
+        *layers, *([nn.Conv2d(inside, n_latent, 1)] if n_latent else [])
     )
 
 
 def _decoder(
     channels: int,
     widths: list[int],
-    bottleneck: int | None,
+    n_latent: int | None,
     factors: list[int],
     padding_mode: str,
     upsampling: str,
 ) -> nn.Sequential:
-    layers, inside = [], bottleneck or widths[-1]
+    layers, inside = [], n_latent or widths[-1]
     for width, factor in zip(reversed(widths), factors, strict=True):
         if upsampling == "nearest":
             convolution = nn.Conv2d(
@@ -231,7 +231,7 @@ class _Reconstruction(Localizer):
     any_size = True
 
     widths: Annotated[Sequence[int], partial(check_counts, empty=True)] = (16, 32)
-    bottleneck: Count = 4
+    n_latent: Count = 4
     patch_size: TwoOrMore = 64
     epochs: Count = 30
     lr: Positive = 4e-3
@@ -287,7 +287,7 @@ class Autoencoder(_Reconstruction):
             "cw-ssim", each one minus the similarity; or a sum, {"l2": 1, "ssim": 0.1}.
         widths: channels of each level of the encoder; each level halves height and
             width.
-        bottleneck: channels of the latent representation. Too many, and it rebuilds
+        n_latent: channels of the latent representation. Too many, and it rebuilds
             anomalies as well.
         patch_size: side of a training patch, in pixels: at least 11 for "ssim", 30 for
             "cw-ssim", 44 for "ms-ssim", and at most that of the training images.
@@ -312,7 +312,7 @@ class Autoencoder(_Reconstruction):
 
     def _build(self) -> None:
         self.network_ = ConvolutionalAutoencoder(
-            self.input_shape_[0], self.widths, self.bottleneck
+            self.input_shape_[0], self.widths, self.n_latent
         )
 
     def _loss(self, patches: Tensor) -> Tensor:
@@ -335,13 +335,13 @@ class VariationalNetwork(ConvolutionalAutoencoder):
     log-variance.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], bottleneck: int):
-        super().__init__(channels, widths, bottleneck)
-        self.encoder[-1] = nn.Conv2d(self.encoder[-1].in_channels, 2 * bottleneck, 1)
+    def __init__(self, channels: int, widths: Sequence[int], n_latent: int):
+        super().__init__(channels, widths, n_latent)
+        self.encoder[-1] = nn.Conv2d(self.encoder[-1].in_channels, 2 * n_latent, 1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents of images (N, C, H, W), each (N,
-        bottleneck, h, w).
+        n_latent, h, w).
         """
         return super().encode(x).chunk(2, dim=1)
 
@@ -404,7 +404,7 @@ class VariationalAutoencoder(_Reconstruction):
         sigma: standard deviation of the pixels about the reconstruction, in grey
             levels. The larger, the more the KL divergence counts.
         n_samples: draws of z, for the last two scores.
-        widths, bottleneck, patch_size, epochs, lr, image_score, seed, device: as for
+        widths, n_latent, patch_size, epochs, lr, image_score, seed, device: as for
             `Autoencoder`.
 
     After `fit`: `network_`, a `VariationalNetwork`, and `history_`, the mean -ELBO of
@@ -423,7 +423,7 @@ class VariationalAutoencoder(_Reconstruction):
 
     def _build(self) -> None:
         self.network_ = VariationalNetwork(
-            self.input_shape_[0], self.widths, self.bottleneck
+            self.input_shape_[0], self.widths, self.n_latent
         )
 
     def _loss(self, patches: Tensor) -> Tensor:

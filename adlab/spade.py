@@ -36,7 +36,7 @@ def nearest_images(x: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Args:
         x: (B, D).
         gallery: (N, D), N at least k.
-        k: number of neighbours.
+        n_neighbors: number of neighbours.
 
     Returns:
         Squared Euclidean distances (B, k), smallest first, and indices (B, k).
@@ -86,7 +86,7 @@ class SPADE(Localizer):
     Args:
         backbone, layers: see `adlab.backbones.Backbone`; the last of `layers` is the
             one that finds the nearest images.
-        k: K, number of nearest images, at most N; the paper has 50.
+        n_neighbors: K, number of nearest images, at most N; the paper has 50.
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "neighbours", the mean squared distance to the K nearest images, as
             in the paper; or "max" or "mean" of the map.
@@ -98,7 +98,7 @@ class SPADE(Localizer):
 
     backbone: str | nn.Module = "texnet"
     layers: Sequence[str] | None = None
-    k: Count = 5
+    n_neighbors: Count = 5
     sigma: NonNegative = 4
     image_score: Literal["neighbours", "max", "mean"] = "neighbours"
     batch_size: Count = field(default=16, kw_only=True)
@@ -124,9 +124,9 @@ class SPADE(Localizer):
         while parts:  # a layer's parts are let go before the next layer is put together
             gallery = torch.cat(parts.pop(0))
             self.galleries_.append(nn.Parameter(gallery, requires_grad=False))
-        if len(gallery) < self.k:
+        if len(gallery) < self.n_neighbors:
             raise ValueError(
-                f"images: expected at least k = {self.k}, got {len(gallery)}"
+                f"images: expected at least n_neighbors = {self.n_neighbors}, got {len(gallery)}"
             )
         self.shapes_ = [tuple(gallery.shape) for gallery in self.galleries_]
         self.pooled_ = gallery.mean(1)
@@ -141,7 +141,7 @@ class SPADE(Localizer):
         return self._neighbours(self._embed(batch))[0].mean(1)
 
     def _neighbours(self, vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return nearest_images(vectors[-1].mean((1, 2)), self.pooled_, self.k)
+        return nearest_images(vectors[-1].mean((1, 2)), self.pooled_, self.n_neighbors)
 
     def _map(self, batch: Tensor) -> Tensor:
         vectors = self._embed(batch)

@@ -40,7 +40,7 @@ def corners(root: str | None, epochs: int) -> None:
     """Print how often a map is highest in a corner, and the AUROC of images."""
     options = {"category": "bottle", "size": 146, "crop": 128, "root": root}
     splits = data.load("mvtec-ad", **options)
-    detector = Inpainting(crop_size=64, epochs=epochs, seed=0)
+    detector = Inpainting(patch_size=64, epochs=epochs, seed=0)
     detector.fit(splits.train.images)
     height, width = splits.test.images.shape[2:]
     for detector.score in ("loss", "gms"):

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument(
         "--test", type=int, help="at most so many normal and so many anomalous images"
     )
-    parser.add_argument("--holdout", type=float, default=0.25)
+    parser.add_argument("--val-fraction", type=float, default=0.25)
     parser.add_argument("--seeds", type=int, default=3, help="number of repetitions")
     options = parser.parse_args()
     print(vars(options))
@@ -102,7 +102,7 @@ def row(options: argparse.Namespace, normal_class: int, which: str) -> np.ndarra
             widths=options.widths,
             epochs=options.epochs,
             lr=options.lr,
-            holdout=options.holdout,
+            val_fraction=options.val_fraction,
             seed=seed,
         ).fit(splits.train)
         values.append(measure(detector, splits.test))

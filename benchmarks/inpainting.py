@@ -63,7 +63,7 @@ def rows(splits: Splits, seed: int, epochs: int) -> Iterator[tuple[str, Tensor, 
         "seed": seed,
     }
     for loss in ("l2", "ssim"):
-        small = {"widths": (8, 16), "bottleneck": 2, "epochs": 8, "lr": 5e-3}
+        small = {"widths": (8, 16), "n_latent": 2, "epochs": 8, "lr": 5e-3}
         network, seconds = timed(Autoencoder(loss, **small, seed=seed), train)
         own = network.anomaly_map(test)
         yield f"autoencoder, {loss}", own, seconds

@@ -76,7 +76,7 @@ def models(seed: int, epochs: int) -> dict[str, Callable[[], Localizer]]:
     """Name to what makes the detector; the scores of the variational autoencoder share one network."""
     budget = {
         "widths": (8, 16),
-        "bottleneck": 2,
+        "n_latent": 2,
         "epochs": epochs,
         "lr": 5e-3,
         "seed": seed,

@@ -53,16 +53,16 @@ mvtec() {
     bench $method "${bottle[@]}"
   done
   bench spade "${bottle[@]}" "${resnet[@]}"
-  bench spade "${bottle[@]}" "${resnet[@]}" -o k=50 --seeds 0
+  bench spade "${bottle[@]}" "${resnet[@]}" -o n_neighbors=50 --seeds 0
   bench padim "${bottle[@]}" -o backbone=resnet18-random
   large_images "${small[@]}"
-  local whole=(-o epochs=60 -o patch_size=128 -o "widths=(16, 32, 64, 64)" -o bottleneck=32)
+  local whole=(-o epochs=60 -o patch_size=128 -o "widths=(16, 32, 64, 64)" -o n_latent=32)
   for loss in l2 ssim; do # whole bottles, a larger network
     bench autoencoder "${small[@]}" -o "loss=$loss" "${whole[@]}" --seeds 0
   done
   bench vae "${small[@]}" "${whole[@]}" --seeds 0
   for epochs in 12 40; do
-    bench inpainting "${small[@]}" -o crop_size=64 -o epochs=$epochs --seeds 0
+    bench inpainting "${small[@]}" -o patch_size=64 -o epochs=$epochs --seeds 0
   done
   bench student-teacher "${bottle[@]}" "${resnet[@]}"
   bench student-teacher "${bottle[@]}"
@@ -85,7 +85,7 @@ kolektor() {
   bench features-knn "${sdd[@]}" "${resnet[@]}"
   bench spade "${sdd[@]}" "${resnet[@]}" --seeds 0
   large_images "${sdd[@]}" -d "size=(320, 128)"
-  bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o crop_size=64 -o epochs=20 --seeds 0
+  bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" -o epochs=5 --seeds 0
 }
 
@@ -101,7 +101,7 @@ one_class() {
   bench geotrans "$1" --all --seeds 0 --max-train 1000 --max-test 1000 \
     -o transformations=8 -o epochs=60 -o lr=3e-3
   bench autoencoder "$1" --all --seeds 0 "${budget[@]}" -o patch_size=28 -o image_score=mean \
-    -o "widths=(8, 16, 32, 32)" -o bottleneck=8
+    -o "widths=(8, 16, 32, 32)" -o n_latent=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
 }

@@ -119,8 +119,8 @@ def test_a_method_of_ones_own_is_in_the_benchmark(monkeypatch):
     class Own(adlab.vectors.KNN):
         """Of a reader."""
 
-    run = quick(method="own", options={"k": 3})
-    assert execute(run)[0]["settings"] == '{"k": 3}'
+    run = quick(method="own", options={"n_neighbors": 3})
+    assert execute(run)[0]["settings"] == '{"n_neighbors": 3}'
     assert list(every_method())[:3] == ["gaussian", "knn", "own"]
 
 
@@ -377,12 +377,12 @@ def test_newest_row_of_a_run_counts_and_chapters_are_in_order(tmp_path):
 def test_other_settings_have_another_name(tmp_path):
     folder = table(
         tmp_path,
-        ("knn", {"k": 1}, 0, 0, 0.4),
-        ("knn", {"k": 5, "max_train": 9}, 0, 0, 0.5),
+        ("knn", {"n_neighbors": 1}, 0, 0, 0.4),
+        ("knn", {"n_neighbors": 5, "max_train": 9}, 0, 0, 0.5),
         ("geotrans", {"lr": 1}, 0, 0, 0.6),
     )
     names = list(bench.results("mnist", folder=folder)["name"])
-    assert names == ["knn, k=1", "knn, k=5, max_train=9", "geotrans"]
+    assert names == ["knn, n_neighbors=1", "knn, n_neighbors=5, max_train=9", "geotrans"]
 
 
 def test_summary_and_comparison(tmp_path):
@@ -413,8 +413,8 @@ def test_summary_and_comparison(tmp_path):
 def test_options_that_are_no_words_stand_in_a_note(tmp_path):
     folder = table(
         tmp_path,
-        ("knn", {"k": 1}, 0, 0, 0.4),
-        ("knn", {"k": 5}, 0, 0, 0.5),
+        ("knn", {"n_neighbors": 1}, 0, 0, 0.4),
+        ("knn", {"n_neighbors": 5}, 0, 0, 0.5),
         ("autoencoder", {"loss": "ssim", "epochs": 3}, 0, 0, 0.6),
     )
     found = bench.results("mnist", folder=folder)
@@ -424,7 +424,7 @@ def test_options_that_are_no_words_stand_in_a_note(tmp_path):
         "nearest neighbour, pixels [b]",
         "autoencoder, SSIM",
     ]
-    assert shown.caption == "[a] k=1; [b] k=5"
+    assert shown.caption == "[a] n_neighbors=1; [b] n_neighbors=5"
     assert list(shown.data["epochs"]) == ["", "", "3"]
     ours, _ = bench.beside(found, "image_auroc", folder)
     assert list(ours["label"]) == list(shown.data.index)
@@ -476,15 +476,15 @@ def test_walk_skips_what_is_there_goes_on_after_a_failure_and_says_so(tmp_path):
     assert sizes[8] < sizes[3]
     file, k = tmp_path / "digits.csv", sizes[8] + 1
     for digit in set(range(10)) - set(sizes):
-        run = Run("knn", "digits", {"k": k}, {"normal_class": digit})
+        run = Run("knn", "digits", {"n_neighbors": k}, {"normal_class": digit})
         rows.append(file, [run.key()])
-    walk = ["knn", "digits", "--all", "--seeds", 0, "-o", f"k={k}"]
+    walk = ["knn", "digits", "--all", "--seeds", 0, "-o", f"n_neighbors={k}"]
     done = run_command(*walk, "--results", tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("there already") == 8
-    assert f"error: images: expected at least k = {k}" in done.stderr
+    assert f"error: images: expected at least n_neighbors = {k}" in done.stderr
     assert done.stderr.count("failed: ") == 1
-    assert f"failed: knn digits -o k={k} -d normal_class=8 --seed 0" in done.stderr
+    assert f"failed: knn digits -o n_neighbors={k} -d normal_class=8 --seed 0" in done.stderr
     assert done.stderr.splitlines()[-1] == "9 of 10 runs done"
     assert len(rows.read(file)) == 9
     again = run_command(*walk, "--results", tmp_path)

@@ -22,7 +22,7 @@ FAST = {
     "teacher_epochs": 1,
     "n_students": 2,
     "receptive_field": 9,
-    "crop_size": 24,
+    "patch_size": 24,
     "n_directions": 5,
     "transformations": 8,
 }
@@ -53,7 +53,7 @@ def classifier():
 
 
 OTHERS = {
-    "mixture": lambda: adlab.vectors.GaussianMixture(2, "diagonal"),
+    "mixture": lambda: adlab.vectors.GaussianMixture(2, "diag"),
     "pixels": lambda: adlab.vectors.PixelGaussian(image_score="mean"),
     "k-means": lambda: KMeans(3),
     "reduced": lambda: PCAReduced(adlab.vectors.KNN(), 3, "smallest"),
@@ -355,6 +355,6 @@ def test_arguments_can_be_read_and_set_by_name():
 
 
 def test_samples_score_by_scikit_learns_sign():
-    detector = adlab.vectors.Gaussian("diagonal").fit(IMAGES)
+    detector = adlab.vectors.Gaussian("diag").fit(IMAGES)
     scores = detector.score_samples(IMAGES)
     assert np.array_equal(scores, -detector.anomaly_score(IMAGES).numpy())

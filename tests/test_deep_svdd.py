@@ -24,9 +24,9 @@ from adlab.deep_svdd import (
     one_class_network,
     place_centre,
     relative_spread,
-    settle,
     soft_boundary_loss,
     squared_distance,
+    update_batch_norm,
 )
 
 QUICK = {"pretrain_epochs": 2, "epochs": 4, "widths": (4, 4), "n_features": 6}
@@ -178,7 +178,7 @@ def test_centre_does_not_move_in_training():
 def test_settle_gives_the_statistics_of_all_batches():
     network = one_class_network((1, 9, 8), (4,), 5)
     images = pictures(30)
-    settle(network, images.split(10))
+    update_batch_norm(network, images.split(10))
     inside = network[0](images).detach()
     np.testing.assert_allclose(
         network[1].running_mean, inside.mean((0, 2, 3)), atol=1e-6

@@ -128,17 +128,17 @@ class TinyVectors(Gaussian):
 
 DETECTORS = {
     "gaussian": Gaussian(reg_covar=1e-3),
-    "diagonal": Gaussian("diagonal"),
+    "diag": Gaussian("diag"),
     "pixel": PixelGaussian(image_score="mean"),
-    "knn": KNN(k=2),
+    "knn": KNN(n_neighbors=2),
     "pca": PCAResidual(n_components=3),
     "patch-gaussian": Patchwise(Gaussian(reg_covar=0.1), patch_size=3, stride=2),
-    "patch-knn": Patchwise(KNN(k=3), 4, stride=4, image_score="mean", seed=3),
+    "patch-knn": Patchwise(KNN(n_neighbors=3), 4, stride=4, image_score="mean", seed=3),
     "patch-statistics": Patchwise(Gaussian(), 4, features="statistics"),
     "network": TinyAutoencoder(width=3, seed=5),
     "fixed-network": Fixed(),
     "random": Random(),
-    "nested": Nested(KNN(k=2)),
+    "nested": Nested(KNN(n_neighbors=2)),
     "on-the-cpu": Gaussian(device="cpu"),
 }
 each = pytest.mark.parametrize("name", DETECTORS)
@@ -167,11 +167,11 @@ def test_repr_shows_what_is_not_at_its_default():
     assert repr(Gaussian()) == "Gaussian()"
     assert repr(Gaussian("full", 1e-6, seed=0, device="auto")) == "Gaussian()"
     assert (
-        repr(Gaussian("diagonal", seed=3))
-        == "Gaussian(covariance_type='diagonal', seed=3)"
+        repr(Gaussian("diag", seed=3)) == "Gaussian(covariance_type='diagonal', seed=3)"
     )
     assert (
-        repr(Patchwise(KNN(k=2), stride=3)) == "Patchwise(detector=KNN(k=2), stride=3)"
+        repr(Patchwise(KNN(n_neighbors=2), stride=3))
+        == "Patchwise(detector=KNN(n_neighbors=2), stride=3)"
     )
     assert repr(Random(seed=1)) == "Random(seed=1)"
 
@@ -462,10 +462,13 @@ def test_a_network_that_is_not_learned_is_made_anew_and_not_written(tmp_path):
 
 
 def test_numbers_of_numpy_and_devices_of_torch_can_be_saved(tmp_path):
-    KNN(k=np.int64(2), device=torch.device("cpu")).fit(pictures()).save(
+    KNN(n_neighbors=np.int64(2), device=torch.device("cpu")).fit(pictures()).save(
         tmp_path / "file"
     )
-    assert repr(adlab.load_detector(tmp_path / "file")) == "KNN(k=2, device='cpu')"
+    assert (
+        repr(adlab.load_detector(tmp_path / "file"))
+        == "KNN(n_neighbors=2, device='cpu')"
+    )
 
 
 def test_a_detector_of_another_device_is_loaded_where_there_is_none(tmp_path):
@@ -643,7 +646,7 @@ def test_a_class_of_ones_own_does_not_take_the_place_of_one_of_adlab(tmp_path):
 
 
 def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
-    detector = Patchwise(Gaussian("diagonal"), 3, 2).fit(pictures())
+    detector = Patchwise(Gaussian("diag"), 3, 2).fit(pictures())
     detector.save(tmp_path / "file")
     script = (
         "import sys, torch, adlab; "

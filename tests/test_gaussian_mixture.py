@@ -21,7 +21,7 @@ from adlab.vectors import (
 TYPES = {
     "full": "full",
     "tied": "tied",
-    "diagonal": "diag",
+    "diag": "diag",
 }  # ours -> scikit-learn's name
 each_type = pytest.mark.parametrize("covariance_type", TYPES)
 
@@ -46,9 +46,7 @@ def reference(x, start, covariance_type, **options):
     """scikit-learn's EM from the parameters that our first M step gives."""
     weights, means, covariances = m_step(x, start, covariance_type, 1e-6)
     precisions = (
-        1 / covariances
-        if covariance_type == "diagonal"
-        else torch.linalg.inv(covariances)
+        1 / covariances if covariance_type == "diag" else torch.linalg.inv(covariances)
     )
     return ReferenceMixture(
         start.shape[1],
@@ -71,7 +69,7 @@ def test_log_density_is_that_of_torch(covariance_type):
     _, means, covariances = m_step(x, soft(len(x), 4), covariance_type)
     full = (
         torch.diag_embed(covariances)
-        if covariance_type == "diagonal"
+        if covariance_type == "diag"
         else covariances.expand(4, 3, 3)
     )
     expected = MultivariateNormal(means, full).log_prob(x[:, None])
@@ -130,7 +128,7 @@ def test_m_step_of_hard_responsibilities_is_the_moments_of_the_classes(covarianc
     expected = {
         "full": biased,
         "tied": biased.mean(0, keepdims=True),  # the classes are equally large
-        "diagonal": biased.diagonal(axis1=1, axis2=2),
+        "diag": biased.diagonal(axis1=1, axis2=2),
     }
     np.testing.assert_allclose(weights, np.full(3, 1 / 3), rtol=1e-12)
     np.testing.assert_allclose(
@@ -214,11 +212,9 @@ def test_score_is_minus_the_log_likelihood_of_sklearn(covariance_type):
     expected = ReferenceMixture(3, covariance_type=TYPES[covariance_type])
     expected.weights_, expected.means_ = model.weights_.numpy(), model.means_.numpy()
     precisions = torch.linalg.inv(
-        torch.diag_embed(model.scale_)
-        if covariance_type == "diagonal"
-        else model.scale_
+        torch.diag_embed(model.scale_) if covariance_type == "diag" else model.scale_
     ).mT
-    if covariance_type == "diagonal":
+    if covariance_type == "diag":
         precisions = precisions.diagonal(dim1=1, dim2=2)
     expected.precisions_cholesky_ = (
         precisions[0] if covariance_type == "tied" else precisions
@@ -255,7 +251,7 @@ def test_one_component_is_mean_and_biased_covariance_in_one_step(covariance_type
     x = clouds()
     model = GaussianMixture(1, covariance_type, reg_covar=0, max_iter=1).fit(x)
     covariance = np.cov(x.T, bias=True)
-    expected = covariance.diagonal() if covariance_type == "diagonal" else covariance
+    expected = covariance.diagonal() if covariance_type == "diag" else covariance
     np.testing.assert_allclose(model.weights_, [1], rtol=1e-12)
     np.testing.assert_allclose(model.means_[0], x.mean(0), rtol=1e-10)
     np.testing.assert_allclose(model.covariances_[0], expected, rtol=1e-10)
@@ -389,9 +385,7 @@ def test_bad_arguments_are_named(options, match):
 def test_full_covariances_of_huge_vectors_are_refused_before_memory_is_taken():
     with pytest.raises(ValueError, match="at most 8192 features"):
         GaussianMixture().fit(torch.rand(2, 8193))
-    assert (
-        GaussianMixture(covariance_type="diagonal").fit(torch.rand(3, 8193)).converged_
-    )
+    assert GaussianMixture(covariance_type="diag").fit(torch.rand(3, 8193)).converged_
 
 
 def test_unfitted_and_failed_fits():

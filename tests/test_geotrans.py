@@ -419,7 +419,7 @@ def test_scores_are_made_of_the_log_posteriors():
 
 def test_two_steps_are_features_and_then_a_detector():
     images, test = pictures(24), pictures(6, seed=1)
-    model = fitted(score=Gaussian(reg_covar=0.01), holdout=0)
+    model = fitted(score=Gaussian(reg_covar=0.01), val_fraction=0)
     features = model.features(images)
     assert features.shape == (24, 5)
     expected = Gaussian(reg_covar=0.01).fit(features)
@@ -451,11 +451,11 @@ def seen_while_fitting(monkeypatch, **options):
     return model, seen["classifier"], seen["scores"]
 
 
-@pytest.mark.parametrize(("holdout", "expected"), [(0.25, 6), (0.5, 12), (0.1, 2)])
+@pytest.mark.parametrize(("val_fraction", "expected"), [(0.25, 6), (0.5, 12), (0.1, 2)])
 def test_the_scores_are_fitted_to_images_the_classifier_has_not_seen(
-    monkeypatch, holdout, expected
+    monkeypatch, val_fraction, expected
 ):
-    model, known, held_out = seen_while_fitting(monkeypatch, holdout=holdout)
+    model, known, held_out = seen_while_fitting(monkeypatch, val_fraction=val_fraction)
     assert len(held_out) == expected
     together = torch.cat([known, held_out]).flatten(1)
     assert torch.equal(
@@ -467,7 +467,7 @@ def test_the_scores_are_fitted_to_images_the_classifier_has_not_seen(
 
 
 def test_without_a_holdout_the_scores_are_fitted_as_in_the_paper(monkeypatch):
-    _, known, held_out = seen_while_fitting(monkeypatch, holdout=0)
+    _, known, held_out = seen_while_fitting(monkeypatch, val_fraction=0)
     assert len(known) == len(held_out) == 24
 
 
@@ -530,7 +530,7 @@ def test_bad_images_are_refused_and_leave_the_detector():
     model = fitted()
     with pytest.raises(ValueError, match="expected H = W"):
         model.fit(noise(12, 1, 8, 12))
-    with pytest.raises(ValueError, match="at least 2 on both sides of holdout"):
+    with pytest.raises(ValueError, match="at least 2 on both sides of val_fraction"):
         model.fit(pictures(5))
     with pytest.raises(ValueError, match="expected shape"):
         model.anomaly_score(pictures(3, size=12))

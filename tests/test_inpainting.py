@@ -45,7 +45,7 @@ def masks_of(*args, seed=0):
         return cell_masks(*args)
 
 
-SMALL = {"widths": (3, 4), "epochs": 2, "crop_size": 24, "cell_sizes": (2, 5)}
+SMALL = {"widths": (3, 4), "epochs": 2, "patch_size": 24, "cell_sizes": (2, 5)}
 DETECTORS = {
     "gms": Inpainting(**SMALL, score="gms"),
     "loss": Inpainting(**SMALL, image_score="mean"),

@@ -191,7 +191,7 @@ def test_openmax_is_fitted_to_the_tails_of_correct_samples():
             float(model.shapes_[c]),
             scale=float(model.scales_[c]),
         )
-        far = model.far(some_logits(20, 4))[:, c]
+        far = model.weibull_cdf(some_logits(20, 4))[:, c]
         np.testing.assert_allclose(far, expected, rtol=1e-9, atol=1e-15)
 
 
@@ -233,7 +233,9 @@ def test_openmax_is_the_formula_of_the_paper(alpha):
     model = OpenMax(10, alpha).fit(*clusters())
     logits = some_logits(40, 4).abs()
     expected = [openmax_by_loops(model, v, alpha) for v in logits.numpy()]
-    np.testing.assert_allclose(model.revise(logits).softmax(1), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        model.recalibrate(logits).softmax(1), expected, rtol=1e-9
+    )
     p = np.array(expected)[:, UNKNOWN]
     np.testing.assert_allclose(model(logits), np.log(p / (1 - p)), rtol=1e-6)
 
@@ -248,7 +250,7 @@ def test_openmax_near_the_means_is_a_softmax_with_a_zero_logit_more():
     model.scales_ = model.scales_ * 1e9  # no sample is far from anything
     logits = some_logits(30, 4)
     with_zero = np.hstack([logits.numpy(), np.zeros((30, 1))])
-    ours = model.revise(logits).softmax(1)
+    ours = model.recalibrate(logits).softmax(1)
     np.testing.assert_allclose(ours, softmax(with_zero, 1), rtol=1e-9)
     np.testing.assert_allclose(model(logits), energy_score(logits), rtol=1e-9)
 
@@ -256,13 +258,13 @@ def test_openmax_near_the_means_is_a_softmax_with_a_zero_logit_more():
 def test_no_logit_rises_and_far_ones_become_unknown():
     model = OpenMax(10).fit(*clusters())
     logits = torch.cat([some_logits(50, 4), -some_logits(50, 4).abs()])
-    revised = model.revise(logits)
+    revised = model.recalibrate(logits)
     assert (revised[:, :UNKNOWN] <= logits).all()
     assert (revised[:, UNKNOWN] >= 0).all()
     assert torch.equal(revised[50:, :UNKNOWN], logits[50:])
     far = torch.tensor([[60.0, 50, 0, 0]])  # confident, and like nothing seen before
     assert msp_score(far) < 1e-4
-    assert model.revise(far).argmax(1) == 4
+    assert model.recalibrate(far).argmax(1) == 4
 
 
 def test_openmax_refuses_before_it_is_fitted():
@@ -293,9 +295,9 @@ def test_both_conventions_of_fpr95():
     known, unknown = np.arange(20.0), 10.25 + np.arange(40.0) ** 2 / 50
     m = open_set_measures(known, np.ones(20, bool), unknown)
     assert m.fpr95 == 0.45  # 38 of 40 unknown lie above 10.3, and so do 11 to 19
-    assert m.accepted95 == 0.5  # 19 of 20 known lie up to 18, and so do 20 unknown
+    assert m.fpr95_known == 0.5  # 19 of 20 known lie up to 18, and so do 20 unknown
     swapped = open_set_measures(-unknown, np.ones(40, bool), -known)
-    assert swapped.accepted95 == m.fpr95
+    assert swapped.fpr95_known == m.fpr95
 
 
 # From closed set to open set

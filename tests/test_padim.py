@@ -80,7 +80,7 @@ def reference(detector, train, test):
 
 def places_map(detector, images):
     """Distances (N, h, w) at the places, before enlarging and blurring."""
-    return detector.shares(images).sum(1).sqrt().numpy()
+    return detector.layer_distances(images).sum(1).sqrt().numpy()
 
 
 # the distance
@@ -141,7 +141,7 @@ def test_layers_add_up_by_the_chain_rule(layers):
     train, test = pictures(50), pictures(4, seed=1)
     whole = padim(None).fit(train)
     part = padim(None, layers).fit(train)
-    shares = whole.shares(test)
+    shares = whole.layer_distances(test)
     assert shares.shape == (4, 3, 16, 12)
     assert bool((shares >= 0).all())
     expected = torch.from_numpy(places_map(part, test)).square()

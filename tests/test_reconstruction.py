@@ -28,7 +28,7 @@ from adlab.reconstruction import (
 
 SLIDE = {
     "widths": (16, 32, 64, 128, 256),
-    "bottleneck": None,
+    "n_latent": None,
     "factors": (2, 2, 2, 2, 4),
 }
 SUMMARY = """
@@ -123,7 +123,7 @@ def test_the_summary_of_the_slides():
     [
         {},
         {"widths": (4, 4, 4)},
-        {"widths": (4,), "bottleneck": None},
+        {"widths": (4,), "n_latent": None},
         {"widths": (4, 4), "factors": (2, 4)},
         {"upsampling": "transposed"},
         {"widths": ()},
@@ -473,7 +473,7 @@ def test_it_finds_a_square_in_smooth_pictures():
     checks = (torch.arange(48)[:, None] // 2 + torch.arange(48) // 2) % 2
     images = torch.where(masks[:, None], checks.float(), images)
     labels = masks.flatten(1).any(1)
-    detector = Autoencoder(widths=(8, 8), bottleneck=2, patch_size=32, epochs=30).fit(
+    detector = Autoencoder(widths=(8, 8), n_latent=2, patch_size=32, epochs=30).fit(
         pictures(64)
     )
     assert metrics.auroc(detector.anomaly_score(images), labels) > 0.95
@@ -528,10 +528,10 @@ BAD = {
         ValueError,
         "widths: expected",
     ),
-    "bottleneck": (
-        lambda: VariationalAutoencoder(bottleneck=0),
+    "n_latent": (
+        lambda: VariationalAutoencoder(n_latent=0),
         ValueError,
-        "bottleneck: expected",
+        "n_latent: expected",
     ),
     "epochs": (lambda: Autoencoder(epochs=1.5), TypeError, "epochs: expected"),
     "lr": (lambda: Autoencoder(lr=0), ValueError, "lr: expected"),
@@ -556,7 +556,7 @@ BAD = {
     "no-level-no-bottleneck": (
         lambda: ConvolutionalAutoencoder(1, (), None),
         TypeError,
-        "bottleneck: expected",
+        "n_latent: expected",
     ),
     "factors-odd": (
         lambda: ConvolutionalAutoencoder(factors=3),

@@ -42,9 +42,9 @@ def variants():
     """
     return {
         "gaussian": Gaussian(reg_covar=1e-3),
-        "diagonal": Gaussian("diagonal"),
+        "diag": Gaussian("diag"),
         "pixel": PixelGaussian(),
-        "knn": KNN(k=2),
+        "knn": KNN(n_neighbors=2),
         "pca": PCAResidual(n_components=3),
         "patch-gaussian": Patchwise(Gaussian(), patch_size=3, stride=2),
         "patch-knn": Patchwise(KNN(), patch_size=4, stride=4, image_score="mean"),
@@ -168,7 +168,7 @@ def test_diagonal_gaussian_sees_no_correlation():
     train, test = correlated(100, 5).numpy(), correlated(20, 5, seed=1).numpy()
     variance = train.var(axis=0, ddof=1) + 0.1
     expected = np.sqrt((((test - train.mean(0)) ** 2) / variance).sum(1))
-    scores = Gaussian("diagonal", reg_covar=0.1).fit(train).anomaly_score(test)
+    scores = Gaussian("diag", reg_covar=0.1).fit(train).anomaly_score(test)
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
@@ -227,7 +227,7 @@ def test_singular_covariances_never_slip_through(d, seed):
         Gaussian(reg_covar=0).fit(dependent)
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "diagonal"])
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
 def test_constant_feature_is_singular(covariance_type):
     train = correlated(50, 3)
     train[:, 1] = 2
@@ -255,7 +255,7 @@ def test_full_covariance_of_too_many_features_is_refused_before_it_fills_the_mem
         Gaussian().fit(torch.rand(3, 1, 100, 100))
     assert (
         len(
-            Gaussian("diagonal")
+            Gaussian("diag")
             .fit(torch.rand(3, 1, 100, 100))
             .anomaly_score(torch.rand(2, 1, 100, 100))
         )
@@ -310,13 +310,13 @@ def test_knn_is_brute_force(k):
     train, test = correlated(30, 4), correlated(10, 4, seed=1)
     expected = np.sort(cdist(test, train), axis=1)[:, :k].mean(1)
     np.testing.assert_allclose(
-        KNN(k=k).fit(train).anomaly_score(test), expected, rtol=1e-6
+        KNN(n_neighbors=k).fit(train).anomaly_score(test), expected, rtol=1e-6
     )
 
 
 def test_knn_is_zero_at_a_training_vector_and_nowhere_else():
     train = pictures(30, height=4, width=4)
-    detector = KNN(k=1).fit(train)
+    detector = KNN(n_neighbors=1).fit(train)
     assert float(detector.anomaly_score(train).max()) < 1e-5
     assert float(detector.anomaly_score(train.flip(3)).min()) > 0.1
 
@@ -437,8 +437,8 @@ def slow_patches(images, patch_size, stride):
 )
 def test_patchwise_is_a_loop_over_patches(patch_size, stride, channels):
     train = pictures(20, channels, height=9, width=8)
-    detector = Patchwise(Gaussian("diagonal"), patch_size, stride).fit(train)
-    inner = Gaussian("diagonal").fit(slow_patches(train, patch_size, stride))
+    detector = Patchwise(Gaussian("diag"), patch_size, stride).fit(train)
+    inner = Gaussian("diag").fit(slow_patches(train, patch_size, stride))
     for height, width in [(9, 8), (7, 12), (10, 7)]:
         test = pictures(2, channels, height, width, seed=1)
         expected = np.stack(

@@ -103,10 +103,12 @@ def features_gaussian(
 def features_knn(
     backbone: str | nn.Module = "texnet",
     layers: list[str] | None = None,
-    k: int = 2,
+    n_neighbors: int = 2,
     *,
     seed: int = 0,
     device: str = "auto",
 ) -> Detector:
     """The distance of pooled features to the nearest ones."""
-    return FeatureDetector(vectors.KNN(k), backbone, layers, seed=seed, device=device)
+    return FeatureDetector(
+        vectors.KNN(n_neighbors), backbone, layers, seed=seed, device=device
+    )

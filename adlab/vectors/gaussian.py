@@ -131,7 +131,7 @@ class Gaussian(VectorDetector):
     :math:`\sqrt{(x-\mu)^T\Sigma^{-1}(x-\mu)}`.
 
     Args:
-        covariance_type: "full" (D×D, so D up to a few thousands), "diagonal" (every
+        covariance_type: "full" (D×D, so D up to a few thousands), "diag" (every
             entry on its own), or "ledoit-wolf" (full, shrunk as `ledoit_wolf` says; it
             runs through the images twice, and holds them if they come but once).
         reg_covar: added to the diagonal of the covariance, in squared units of the
@@ -144,13 +144,13 @@ class Gaussian(VectorDetector):
 
     max_features = 8192  # D×D in float64 takes half a gigabyte here
 
-    covariance_type: Literal["full", "diagonal", "ledoit-wolf"] = "full"
+    covariance_type: Literal["full", "diag", "ledoit-wolf"] = "full"
     reg_covar: NonNegative = 1e-6
 
     def _fit(self, images: object) -> None:
         shrunk = self.covariance_type == "ledoit-wolf"
         images = repeatable(images) if shrunk else images
-        moments = Moments(diagonal=self.covariance_type == "diagonal")
+        moments = Moments(diagonal=self.covariance_type == "diag")
         for x in self._stream(images):
             self._check_size(x.shape[1])
             moments.update(x)
@@ -161,15 +161,15 @@ class Gaussian(VectorDetector):
         self.scale_ = self._factor(covariance)
 
     def _check_size(self, n_features: int) -> None:
-        if self.covariance_type != "diagonal" and n_features > self.max_features:
+        if self.covariance_type != "diag" and n_features > self.max_features:
             raise ValueError(
                 f"images: expected at most {self.max_features} features for a full covariance, "
-                f'got {n_features}; use covariance_type="diagonal", PCAResidual or Patchwise'
+                f'got {n_features}; use covariance_type="diag", PCAResidual or Patchwise'
             )
 
     def _factor(self, covariance: Tensor) -> Tensor:
         """The Cholesky factor L of Σ = LLᵀ, or the standard deviations where diagonal."""
-        if self.covariance_type == "diagonal":
+        if self.covariance_type == "diag":
             variance = covariance + self.reg_covar
             bad = bool((variance <= 0).any())
             factor = variance.sqrt()
@@ -194,7 +194,7 @@ class Gaussian(VectorDetector):
         distance.
         """
         centred = x.to(torch.float64) - self.mean_
-        if self.covariance_type == "diagonal":
+        if self.covariance_type == "diag":
             return centred / self.scale_
         return torch.linalg.solve_triangular(self.scale_, centred.T, upper=False).T
 
@@ -220,7 +220,7 @@ class PixelGaussian(Localizer):
     image_score: ImageScore = "max"
 
     def _fit(self, images: object) -> None:
-        self.gaussian_ = Gaussian("diagonal", self.reg_covar, device=self.device).fit(
+        self.gaussian_ = Gaussian("diag", self.reg_covar, device=self.device).fit(
             self._stream(images)
         )
 

@@ -70,12 +70,12 @@ def m_step(
     best.
 
     Covariances are (K, D, D) where "full", (1, D, D) where "tied", the variances (K, D)
-    where "diagonal".
+    where "diag".
     """
     # a component that nobody belongs to is no 0/0
     counts = responsibilities.sum(0).clamp_min(1e-15)
     means = responsibilities.T @ x / counts[:, None]
-    diagonal = covariance_type == "diagonal"
+    diagonal = covariance_type == "diag"
     blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
     scatter = sum(_scatter(*block, means, diagonal) for block in blocks)
     if covariance_type == "tied":
@@ -138,7 +138,7 @@ class GaussianMixture(VectorDetector):
     Args:
         n_components: K, the number of Gaussians.
         covariance_type: "full" (one for each component), "tied" (one for all) or
-            "diagonal".
+            "diag".
         reg_covar: added to the diagonals of the covariances, in squared units of the
             data; it keeps a component from collapsing onto a single vector, where the
             likelihood is unbounded.
@@ -157,7 +157,7 @@ class GaussianMixture(VectorDetector):
     """
 
     n_components: Count = 1
-    covariance_type: Literal["full", "tied", "diagonal"] = "full"
+    covariance_type: Literal["full", "tied", "diag"] = "full"
     reg_covar: NonNegative = 1e-6
     tol: NonNegative = 1e-3
     max_iter: Count = 100
@@ -169,10 +169,10 @@ class GaussianMixture(VectorDetector):
             raise ValueError(
                 f"images: expected at least n_components = {self.n_components} vectors, got {len(x)}"
             )
-        if self.covariance_type != "diagonal" and x.shape[1] > Gaussian.max_features:
+        if self.covariance_type != "diag" and x.shape[1] > Gaussian.max_features:
             raise ValueError(
                 f"images: expected at most {Gaussian.max_features} features for covariances that are not "
-                f'diagonal, got {x.shape[1]}; use covariance_type="diagonal" or Patchwise'
+                f'diagonal, got {x.shape[1]}; use covariance_type="diag" or Patchwise'
             )
         runs = [self._climb(x, self._start(x)) for _ in range(self.n_init)]
         vars(self).update(max(runs, key=lambda run: run["history_"][-1]))

@@ -32,7 +32,7 @@ class KNN(VectorDetector):
     score.
 
     Args:
-        k: number of neighbours, at most N.
+        n_neighbors: number of neighbours, at most N.
         seed: unused, here as in every detector.
         device: unused: scikit-learn searches on the CPU.
 
@@ -40,19 +40,19 @@ class KNN(VectorDetector):
     from large data sets".
     """
 
-    k: Count = 1
+    n_neighbors: Count = 1
 
     def _fit(self, images: object) -> None:
         self.vectors_ = torch.cat([x.cpu() for x in self._stream(images)])
-        if len(self.vectors_) < self.k:
+        if len(self.vectors_) < self.n_neighbors:
             raise ValueError(
-                f"images: expected at least k = {self.k}, got {len(self.vectors_)}"
+                f"images: expected at least n_neighbors = {self.n_neighbors}, got {len(self.vectors_)}"
             )
 
     def _score(self, batch: Tensor) -> Tensor:
         from sklearn.neighbors import NearestNeighbors
 
-        index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(
+        index = NearestNeighbors(n_neighbors=self.n_neighbors, algorithm="brute").fit(
             self.vectors_.cpu().numpy()
         )
         distances, _ = index.kneighbors(batch.cpu().numpy())
