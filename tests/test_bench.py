@@ -382,7 +382,11 @@ def test_other_settings_have_another_name(tmp_path):
         ("geotrans", {"lr": 1}, 0, 0, 0.6),
     )
     names = list(bench.results("mnist", folder=folder)["name"])
-    assert names == ["knn, n_neighbors=1", "knn, n_neighbors=5, max_train=9", "geotrans"]
+    assert names == [
+        "knn, n_neighbors=1",
+        "knn, n_neighbors=5, max_train=9",
+        "geotrans",
+    ]
 
 
 def test_summary_and_comparison(tmp_path):
@@ -484,7 +488,10 @@ def test_walk_skips_what_is_there_goes_on_after_a_failure_and_says_so(tmp_path):
     assert done.stderr.count("there already") == 8
     assert f"error: images: expected at least n_neighbors = {k}" in done.stderr
     assert done.stderr.count("failed: ") == 1
-    assert f"failed: knn digits -o n_neighbors={k} -d normal_class=8 --seed 0" in done.stderr
+    assert (
+        f"failed: knn digits -o n_neighbors={k} -d normal_class=8 --seed 0"
+        in done.stderr
+    )
     assert done.stderr.splitlines()[-1] == "9 of 10 runs done"
     assert len(rows.read(file)) == 9
     again = run_command(*walk, "--results", tmp_path)
