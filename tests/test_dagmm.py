@@ -8,7 +8,13 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import adlab
 from adlab import metrics
-from adlab.dagmm import DAGMM, covariance_penalty, energy, with_reconstruction_features
+from adlab.dagmm import (
+    DAGMM,
+    covariance_penalty,
+    energy,
+    estimation_network,
+    with_reconstruction_features,
+)
 from adlab.data import ImageSet
 from adlab.vectors import cholesky_factors, m_step
 
@@ -109,13 +115,36 @@ def test_reconstruction_features_are_relative_distance_and_cosine():
     ).all()
 
 
+def test_half_of_the_hidden_units_drop_out_in_training_and_none_in_scoring():
+    """All hidden units are 1, and each adds 1/4 to the first logit, doubled where half
+    of them drop out: so the logit tells how many were left.
+    """
+    network = estimation_network(3, 2)
+    first, last = (m for m in network.modules() if isinstance(m, torch.nn.Linear))
+    with torch.no_grad():
+        first.weight.zero_()
+        first.bias.fill_(100)
+        last.weight.copy_(torch.tensor([[0.25], [0.0]]).expand_as(last.weight))
+        last.bias.zero_()
+    z = torch.zeros(4000, 3, dtype=torch.float64)
+    with torch.no_grad(), adlab.training.seeded(0):
+        left = network.train()(z)[:, 0].logit() / 0.25 / 2
+        whole = network.eval()(z)[:, 0].logit() / 0.25
+    units = last.in_features
+    np.testing.assert_allclose(left, left.round(), atol=1e-9)
+    assert float(left.mean()) == pytest.approx(units / 2, rel=0.03)  # 6 sigma
+    assert float(left.var()) == pytest.approx(units / 4, rel=0.15)
+    np.testing.assert_allclose(whole, units)
+
+
 # The detector
 
 
+@pytest.mark.parametrize("epochs", [0, 3])
 @inputs
-def test_mixture_is_that_of_the_whole_training_set(make):
+def test_mixture_is_that_of_the_whole_training_set(make, epochs):
     train = make(50)
-    model = DAGMM(3, batch_size=16, **QUICK).fit(train)
+    model = DAGMM(3, batch_size=16, **QUICK | {"epochs": epochs}).fit(train)
     with torch.no_grad():
         z = model.represent(train).double()
         gamma = model.estimation_(z)

@@ -168,6 +168,17 @@ def test_noise_leaves_the_pixels_outside_the_mask_alike(kind):
     assert torch.equal(mask, faint.masks[5 + index])
 
 
+@pytest.mark.parametrize("grey", [0.1, 0.35, 0.7])
+def test_the_noise_grows_with_the_grey_value(grey):
+    """Of a flat picture, the differences of neighbours in a row: what charging adds to
+    a row, or slowly along it, is not in them.
+    """
+    flat = np.full((200, 200), grey, np.float32)
+    recorded = fibres_module._record(flat, np.random.default_rng(0)).astype(float)
+    variance = np.square(np.diff(recorded, axis=1)).mean() / 2
+    assert variance == pytest.approx(0.0012 * grey + 0.012**2, rel=0.1)
+
+
 @every_kind
 def test_less_contrast_makes_less_of_a_difference(kind):
     def picture(contrast):

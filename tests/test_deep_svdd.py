@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
@@ -355,6 +356,28 @@ def test_spread_is_the_root_mean_square_distance_to_the_mean():
 def test_scores_of_a_sound_detector_differ(cls):
     scores = cls(**QUICK).fit(pictures()).anomaly_score(pictures(seed=3))
     assert float(scores.std() / scores.mean()) > 1e-2
+
+
+@both
+def test_every_step_decays_the_weights_as_asked_for(cls):
+    """Those of the pre-training too, in which the first weights are found."""
+    seen = []
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: seen.append(optimizer.param_groups[0]["weight_decay"])
+    )
+    try:
+        cls(weight_decay=0.25, **QUICK).fit(pictures())
+    finally:
+        hook.remove()
+    assert seen == [0.25] * (2 + 4)
+
+
+def test_more_decay_leaves_smaller_weights():
+    def size(weight_decay):
+        model = DeepSVDD(weight_decay=weight_decay, lr=1e-2, **QUICK).fit(pictures())
+        return sum(float(w.detach().norm()) for w in model.network_.parameters())
+
+    assert size(10) < 0.8 * size(0)
 
 
 # Deep SVDD

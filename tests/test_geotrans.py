@@ -9,6 +9,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
@@ -415,6 +416,30 @@ def test_scores_are_made_of_the_log_posteriors():
     np.testing.assert_allclose(
         model.anomaly_score(test), softmax_score(log_p), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_are_what_the_last_layer_of_the_classifier_reads(channels):
+    model = GeoTrans(**QUICK).fit(pictures(24, channels=channels))
+    test = pictures(6, channels=channels, seed=1)
+    with torch.no_grad():
+        logits = model.network_.classify(model.features(test))
+    untouched = model.names.index("identity")
+    expected = model.log_posteriors(test)[:, untouched]
+    np.testing.assert_allclose(logits.log_softmax(1), expected, atol=1e-5)
+
+
+def test_the_weights_of_the_classifier_decay():
+    """By the 5e-4 of wide residual networks, at every step."""
+    seen = set()
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: seen.add(optimizer.param_groups[0]["weight_decay"])
+    )
+    try:
+        fitted()
+    finally:
+        hook.remove()
+    assert seen == {5e-4}
 
 
 def test_two_steps_are_features_and_then_a_detector():

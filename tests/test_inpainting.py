@@ -317,6 +317,13 @@ def test_smoothing_by_a_loop(window):
     torch.testing.assert_close(smooth(maps, window), expected)
 
 
+def test_random_crops_come_from_everywhere():
+    image = torch.arange(30.0).view(1, 1, 5, 6)
+    with adlab.training.seeded(0):
+        corners = {int(random_crops(image, 4)[0, 0, 0, 0]) for _ in range(200)}
+    assert corners == {6 * i + j for i in range(2) for j in range(3)}
+
+
 def test_random_crops_are_parts_of_their_images():
     images = torch.arange(5 * 12 * 9.0).view(5, 1, 12, 9)
     for image, crop in zip(images, random_crop(images, 4), strict=True):
@@ -413,6 +420,56 @@ def test_training_images_that_no_cell_divides():
 def test_colour(name):
     detector = make(name).fit(pictures(4, 3))
     assert detector.anomaly_map(pictures(2, 3)).shape == (2, 32, 32)
+
+
+def steps_of_training(monkeypatch, images, **options):
+    """What the network gets to see at every step, one image at a time: (n_sets, S, S),
+    zero where hidden.
+    """
+    steps, forward = [], UNet.forward
+
+    def spy(self, x):
+        if self.training:
+            steps.append(x[:, 0].clone())
+        return forward(self, x)
+
+    monkeypatch.setattr(UNet, "forward", spy)
+    quick = {"widths": (2,), "crop_size": 24, "ssim_weight": 0, "gms_weight": 0}
+    Inpainting(**quick | options, batch_size=1).fit(images)
+    return steps
+
+
+def squares(hidden, side):
+    """Whether what is hidden consists of whole squares of that side."""
+    corners = hidden[..., ::side, ::side]
+    filled = corners.repeat_interleave(side, 1).repeat_interleave(side, 2)
+    return torch.equal(filled[..., :24, :24], hidden)
+
+
+def test_every_step_hides_other_squares_of_a_size_that_is_drawn(monkeypatch):
+    options = {"cell_sizes": (2, 3, 5), "n_sets": 4, "epochs": 8}
+    steps = steps_of_training(monkeypatch, pictures(8).clamp(0.1), **options)
+    assert len(steps) == 64
+    hidden = [step == 0 for step in steps]
+    for one in hidden:
+        assert one.shape == (4, 24, 24)
+        assert (one.sum(0) == 1).all()
+    fits = [tuple(squares(one, side) for side in (2, 3, 5)) for one in hidden]
+    assert {sum(fit) for fit in fits} == {1}
+    times = [sum(fit[i] for fit in fits) for i in range(3)]
+    assert min(times) > 5  # of 21 on average
+    assert len({one.numpy().tobytes() for one in hidden}) == 64
+
+
+def test_it_is_trained_on_random_crops(monkeypatch):
+    images = pictures(8, height=29, width=31).clamp(0.1)
+    windows = images[:, 0].unfold(1, 24, 1).unfold(2, 24, 1)
+    places = set()
+    for step in steps_of_training(monkeypatch, images, epochs=4):
+        crop = step.amax(0)  # each pixel is visible in some
+        _, row, column = (windows == crop).flatten(3).all(3).nonzero()[0].tolist()
+        places.add((row, column))
+    assert len(places) > 8  # of 48
 
 
 @pytest.mark.parametrize("name", ["gms", "l2"])

@@ -448,6 +448,38 @@ def test_smoothing_keeps_the_logits_small():
     assert tops[1] < 0.6 * tops[0]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_has_no_large_logits_merely_because_there_is_much_in_it(channels):
+    """At its start, all before the LayerNorm grows in proportion to the image."""
+    net = convolutional_classifier(5, channels, (4, 6), seed=2).eval()
+    images = pictures(6, channels)
+    with torch.no_grad():
+        usual, bright = net(1e3 * images), net(1e5 * images)
+        bound = net[-1].weight.norm(dim=1) * net[-1].in_features ** 0.5
+        excess = (bright - net[-1].bias).abs() - bound
+    np.testing.assert_allclose(bright, usual, atol=1e-3)
+    assert float(excess.max()) < 1e-4
+    assert float(usual.std(0).min()) > 1e-3  # and yet they differ
+
+
+def test_training_is_nesterovs_descent_with_weight_decay():
+    """By the formulas, step by step, on the gradient of the softmax."""
+    images, labels, net = pictures(), torch.arange(40) % 4, linear()
+    x = np.hstack([images.flatten(1).double().numpy(), np.ones((40, 1))])
+    w = np.hstack(
+        [p.detach().double().numpy().reshape(4, -1) for p in net[1].parameters()]
+    )
+    v, wanted = np.zeros_like(w), np.eye(4)[labels]
+    for _ in range(5):
+        gradient = (softmax(x @ w.T, 1) - wanted).T @ x / 40 + 0.3 * w
+        v = 0.9 * v + gradient
+        w = w - 0.02 * (gradient + 0.9 * v)
+    options = {"epochs": 5, "batch_size": 40, "schedule": "constant"}
+    train_classifier(net, images, labels, lr=0.02, weight_decay=0.3, **options)
+    np.testing.assert_allclose(net[1].weight.detach(), w[:, :-1], atol=1e-4)
+    np.testing.assert_allclose(net[1].bias.detach(), w[:, -1], atol=1e-4)
+
+
 def step_sizes(schedule):
     seen = []
     hook = register_optimizer_step_post_hook(

@@ -268,6 +268,27 @@ def test_random_patches_come_from_everywhere():
     assert corners == {6 * i + j for i in range(3) for j in range(3)}
 
 
+@pytest.mark.parametrize("cls", [Autoencoder, VariationalAutoencoder])
+def test_the_network_is_trained_on_patches_from_random_places(cls, monkeypatch):
+    seen, encode = [], ConvolutionalAutoencoder.encode
+
+    def spy(self, x):
+        if self.training:
+            seen.extend(x[:, 0])
+        return encode(self, x)
+
+    monkeypatch.setattr(ConvolutionalAutoencoder, "encode", spy)
+    images, places = pictures(height=24, width=22), set()
+    cls(widths=(2,), patch_size=16, epochs=4).fit(images)
+    assert len(seen) == 40
+    windows = images[:, 0].unfold(1, 16, 1).unfold(2, 16, 1)
+    for patch in seen:
+        assert patch.shape == (16, 16)
+        _, row, column = (windows == patch).flatten(3).all(3).nonzero()[0].tolist()
+        places.add((row, column))
+    assert len(places) > 8  # of 63
+
+
 # Variational
 
 

@@ -159,13 +159,14 @@ def test_triplet_loss_is_zero_once_the_margin_is_kept():
 
 
 def test_augmentation_moves_lights_and_adds_noise():
-    x = pictures(4)
+    x = pictures(40)
     with adlab.training.seeded(0):
         assert torch.equal(augment(x, 0, 0, 0), x)
         lit = augment(x, 0, 0.2, 0) - x
         moved = augment(x, 2, 0, 0)
         noisy = augment(x, 0, 0, 0.05) - x
-    assert (lit.flatten(1).std(1) < 1e-6).all() and 0.01 < lit.abs().max() <= 0.2
+    assert (lit.flatten(1).std(1) < 1e-6).all() and lit.abs().max() <= 0.2
+    assert lit.min() < -0.1 and lit.max() > 0.1  # darker or brighter, as it happens
     mirrored = pad(x, [2] * 4, mode="reflect").unfold(2, 24, 1).unfold(3, 20, 1)
     for shifts, image in zip(mirrored, moved, strict=True):
         assert (shifts[0] == image).flatten(-2).all(-1).any()
@@ -245,14 +246,17 @@ def test_held_out_images_are_apart_from_the_others():
     assert sorted([*learn.indices, *held_out.indices]) == list(range(30))
 
 
-def test_nothing_is_learned_from_held_out_images():
+@every_teacher
+def test_nothing_is_learned_from_held_out_images(teacher):
     train = pictures(20)
     _, held_out = student_teacher._hold_out(TensorDataset(train), 0.2, 0)
     other = train.clone()
     other[held_out.indices] = 1 - other[held_out.indices]
-    one, two = detector().fit(train), detector().fit(other)
+    one, two = detector(teacher).fit(train), detector(teacher).fit(other)
     assert_same_weights(one.students_, two.students_)
     assert torch.equal(one.mean_, two.mean_)
+    if teacher != "backbone":
+        assert_same_weights(one.teacher_, two.teacher_)
     assert not torch.equal(one.term_mean_, two.term_mean_)
 
 
@@ -278,6 +282,18 @@ def test_a_channel_that_hardly_moves_does_not_drown_the_others():
     assert float(target[:, 0].std()) < 1e-3
 
 
+def test_no_channel_is_divided_by_less_than_half_the_median_deviation():
+    """Channels that are one image, 1, 1, 1, 0.6 and 0.3 times; the floor is at 0.5."""
+    network = nn.Conv2d(1, 5, 1, 4, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([1, 0.3, 1, 0.6, 1]).view(5, 1, 1, 1))
+    train = pictures(10)
+    model = detector(backbone=nn.Sequential(network), layers=("0",)).fit(train)
+    learn, _ = student_teacher._hold_out(TensorDataset(train), 0.2, 0)
+    std = model.target(train[learn.indices]).std((0, 2, 3), correction=0)
+    np.testing.assert_allclose(std, [1, 0.3 / 0.5, 1, 1, 1], rtol=1e-4)
+
+
 def assert_same_weights(one, two):
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-4, atol=1e-6)
@@ -291,6 +307,21 @@ def test_students_start_apart_and_each_learns_as_it_would_alone():
     first = [student.layers[0].weight for student in three.students_]
     for i in range(3):
         assert not torch.allclose(first[i], first[(i + 1) % 3], atol=0.01)
+
+
+def test_loss_is_the_sum_over_students_of_what_each_would_have_alone():
+    train, standing = pictures(20), {"epochs": 1, "lr": 1e-12, "batch_size": 64}
+    model = detector(n_students=3, **standing).fit(train)
+    learn, _ = student_teacher._hold_out(TensorDataset(train), 0.2, 0)
+    images = train[learn.indices]
+    target = model.target(images)
+    model.students_.train()  # with the statistics of the batch, as they learned
+    with torch.no_grad():
+        alone = [
+            float((student.dense(images) - target).square().mean())
+            for student in model.students_
+        ]
+    assert model.history_ == [pytest.approx(sum(alone), rel=1e-4)]
 
 
 @every_teacher
@@ -332,8 +363,57 @@ def test_students_learn():
 @pytest.mark.parametrize("teacher", ["distilled", "triplet"])
 def test_teacher_learns(teacher):
     model = detector(teacher, teacher_epochs=20, width=16, lr=5e-3).fit(pictures(40))
-    assert model.teacher_history_[-1] < 0.8 * model.teacher_history_[0]
+    assert len(model.teacher_history_) == 20 and len(model.history_) == 2
+    assert model.teacher_history_[-1] < 0.3 * model.teacher_history_[0]
     assert model.target(pictures(3)).shape == (3, 3, 6, 5)
+
+
+def test_units_of_the_backbone_do_not_matter_to_a_distilled_teacher():
+    network, train = small_backbone(), pictures(10)
+    here = detector("distilled", backbone=network).fit(train).teacher_history_
+    with torch.no_grad():
+        for parameter in network[2].parameters():
+            parameter *= 1000
+    there = detector("distilled", backbone=network).fit(train).teacher_history_
+    np.testing.assert_allclose(there, here, rtol=1e-2)
+
+
+def test_a_patch_is_told_from_those_of_other_images_and_places(monkeypatch):
+    """And known again though it has changed."""
+    seen = []
+
+    def spy(*triplet):
+        seen.append([t.detach().double() for t in triplet[:3]])
+        return triplet_loss(*triplet)
+
+    monkeypatch.setattr(student_teacher, "triplet_loss", spy)
+    detector("triplet", width=16).fit(pictures(10))
+    assert len(seen) == 4  # two epochs of two batches of four images
+    for anchor, positive, negative in seen:
+        own = torch.arange(4 * 30)
+        rows = [student_teacher._rows(t) for t in (negative, anchor)]
+        other = torch.cdist(*rows).argmin(1)
+        assert (other // 30 != own // 30).all()  # the image
+        assert (other % 30 != own % 30).all()  # the place
+        assert ((positive - anchor).norm(dim=1) > 1e-6).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("teacher", ["distilled", "triplet"])
+def test_the_first_loss_of_a_teacher_holds_its_whole_compactness(teacher, monkeypatch):
+    """Without it, the loss is less by the squared correlations of NumPy."""
+    train, seen, once = pictures(10), [], {"teacher_epochs": 1, "batch_size": 8}
+    whole = detector(teacher, **once).fit(train).teacher_history_[0]
+
+    def nothing(descriptions):
+        seen.append(descriptions.detach())
+        return 0 * descriptions.sum()
+
+    monkeypatch.setattr(student_teacher, "compactness_loss", nothing)
+    rest = detector(teacher, **once).fit(train).teacher_history_[0]
+    correlation = np.corrcoef(seen[0].double().numpy(), rowvar=False)
+    others = correlation[~np.eye(3, dtype=bool)]
+    assert whole - rest == pytest.approx(np.mean(others**2), abs=1e-4)
+    assert whole - rest > 1e-3
 
 
 def test_distilled_features_repeat_one_another_less_than_those_they_come_from():
