@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".portability"
 COLAB = ROOT / "tests" / "constraints" / "colab.txt"
-NOT_RUN = ("docs", "notebooks", "project", "replicate")
+NOT_RUN = ("docs", "notebooks", "project", "replicate", "typing")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 AVX512 = r"X86_V4|AVX512\w*"
 SETTINGS = {  # what is set for each; for NumPy, which features it must not use
