@@ -383,8 +383,8 @@ def test_other_settings_have_another_name(tmp_path):
     )
     names = list(bench.results("mnist", folder=folder)["name"])
     assert names == [
+        "knn, max_train=9, n_neighbors=5",
         "knn, n_neighbors=1",
-        "knn, n_neighbors=5, max_train=9",
         "geotrans",
     ]
 
@@ -504,7 +504,7 @@ def test_what_the_command_says_of_bad_options(tmp_path):
     assert "expected NAME=VALUE, got 'k'" in wrong.stderr
     wrong = run_command("knn", "digits", "-o", "neighbours=3", "--results", tmp_path)
     assert wrong.returncode == 1
-    assert "error: option of 'knn': expected some of k" in wrong.stderr
+    assert "error: option of 'knn': expected some of n_neighbors" in wrong.stderr
     assert list(tmp_path.iterdir()) == []
 
 

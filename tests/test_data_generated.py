@@ -174,7 +174,7 @@ def test_the_noise_grows_with_the_grey_value(grey):
     a row, or slowly along it, is not in them.
     """
     flat = np.full((200, 200), grey, np.float32)
-    recorded = fibres_module._record(flat, np.random.default_rng(0)).astype(float)
+    recorded = sem.record(flat, np.random.default_rng(0)).astype(float)
     variance = np.square(np.diff(recorded, axis=1)).mean() / 2
     assert variance == pytest.approx(0.0012 * grey + 0.012**2, rel=0.1)
 

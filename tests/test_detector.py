@@ -166,9 +166,7 @@ def assert_same(left, right):
 def test_repr_shows_what_is_not_at_its_default():
     assert repr(Gaussian()) == "Gaussian()"
     assert repr(Gaussian("full", 1e-6, seed=0, device="auto")) == "Gaussian()"
-    assert (
-        repr(Gaussian("diag", seed=3)) == "Gaussian(covariance_type='diagonal', seed=3)"
-    )
+    assert repr(Gaussian("diag", seed=3)) == "Gaussian(covariance_type='diag', seed=3)"
     assert (
         repr(Patchwise(KNN(n_neighbors=2), stride=3))
         == "Patchwise(detector=KNN(n_neighbors=2), stride=3)"

@@ -320,7 +320,7 @@ def test_smoothing_by_a_loop(window):
 def test_random_crops_come_from_everywhere():
     image = torch.arange(30.0).view(1, 1, 5, 6)
     with adlab.training.seeded(0):
-        corners = {int(random_crops(image, 4)[0, 0, 0, 0]) for _ in range(200)}
+        corners = {int(random_crop(image, 4)[0, 0, 0, 0]) for _ in range(200)}
     assert corners == {6 * i + j for i in range(2) for j in range(3)}
 
 
@@ -434,7 +434,7 @@ def steps_of_training(monkeypatch, images, **options):
         return forward(self, x)
 
     monkeypatch.setattr(UNet, "forward", spy)
-    quick = {"widths": (2,), "crop_size": 24, "ssim_weight": 0, "gms_weight": 0}
+    quick = {"widths": (2,), "patch_size": 24, "ssim_weight": 0, "gms_weight": 0}
     Inpainting(**quick | options, batch_size=1).fit(images)
     return steps
 

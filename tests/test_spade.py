@@ -219,6 +219,6 @@ def test_saved_and_loaded_it_gives_identical_maps(tmp_path):
 
 def test_fewer_images_than_neighbours_are_refused():
     detector = spade(k=2).fit(pictures(3))
-    with pytest.raises(ValueError, match="at least k = 2, got 1"):
+    with pytest.raises(ValueError, match="at least n_neighbors = 2, got 1"):
         detector.fit(pictures(1))
     assert detector.anomaly_map(pictures(1)).shape == (1, 20, 13)  # still fitted
