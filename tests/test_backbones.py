@@ -145,6 +145,16 @@ def test_equals_torchvisions_network(name, monkeypatch):
         assert_close(Backbone(name)(x), reference(name, network, x))
 
 
+def test_equals_texnet_of_images_normalised_as_it_was_trained():
+    """By a mean of 0.5 and a deviation of 0.25, once."""
+    network, x = TexNet().eval(), images(2)
+    network.load_state_dict(load_file(WEIGHTS))
+    with torch.no_grad():
+        first = network.layer1(network.stem((x - 0.5) / 0.25))
+        second = network.layer2(first)
+        assert_close(Backbone("texnet")(x), [first, second, network.layer3(second)])
+
+
 def test_layers_in_the_order_asked_for():
     x = images()
     a, b = Backbone("texnet", ("layer1", "layer3"))(x)

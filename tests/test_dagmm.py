@@ -105,9 +105,10 @@ def test_penalty_is_the_sum_of_inverse_variances_and_punishes_small_ones():
 
 
 def test_reconstruction_features_are_relative_distance_and_cosine():
-    x, y = torch.tensor([[3.0, 4], [1, 0]]), torch.tensor([[3.0, 4], [0, 2]])
-    z = with_reconstruction_features(torch.tensor([[7.0], [8]]), x, y)
-    np.testing.assert_allclose(z, [[7, 0, 1], [8, 5**0.5, 0]], atol=1e-6)
+    x = torch.tensor([[3.0, 4], [1, 0], [1, 0]])
+    y = torch.tensor([[3.0, 4], [0, 2], [-2, 0]])
+    z = with_reconstruction_features(torch.tensor([[7.0], [8], [9]]), x, y)
+    np.testing.assert_allclose(z, [[7, 0, 1], [8, 5**0.5, 0], [9, 3, -1]], atol=1e-6)
     assert z.dtype == torch.float64
     black = torch.zeros(1, 2)
     assert torch.isfinite(
@@ -144,16 +145,30 @@ def test_half_of_the_hidden_units_drop_out_in_training_and_none_in_scoring():
 @inputs
 def test_mixture_is_that_of_the_whole_training_set(make, epochs):
     train = make(50)
-    model = DAGMM(3, batch_size=16, **QUICK | {"epochs": epochs}).fit(train)
+    options = QUICK | {"epochs": epochs, "reg_covar": 0.02}
+    model = DAGMM(3, batch_size=16, **options).fit(train)
     with torch.no_grad():
         z = model.represent(train).double()
         gamma = model.estimation_(z)
         assert torch.equal(gamma, model.estimation_(z))  # dropout is off
-        expected = m_step(z, gamma, reg_covar=1e-3)
+        expected = m_step(z, gamma, reg_covar=0.02)
     for there, here in zip(
         (model.weights_, model.means_, model.covariances_), expected, strict=True
     ):
         np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6)
+
+
+def test_no_batch_of_the_training_is_much_smaller_than_the_others(monkeypatch):
+    """It would have a mixture of its own, of a few samples."""
+    sizes, terms = [], DAGMM.loss_terms
+
+    def spy(self, batch):
+        sizes.append(len(batch))
+        return terms(self, batch)
+
+    monkeypatch.setattr(DAGMM, "loss_terms", spy)
+    DAGMM(batch_size=23, **QUICK).fit(vectors(24))
+    assert sizes == [12] * 6  # and not 23 and 1
 
 
 @inputs
@@ -216,6 +231,16 @@ def test_loss_is_its_three_terms():
     assert float(penalty) == pytest.approx(
         float(covariance_penalty(model.covariances_)), rel=1e-4
     )
+
+
+def test_both_networks_learn_from_the_energy():
+    """So the compression learns what is easily described by a mixture."""
+    model = DAGMM(**QUICK).fit(pictures(30))
+    _, mean_energy, _ = model.loss_terms(pictures(30))
+    for network in (model.compression_.encoder, model.estimation_):
+        weights = list(network.parameters())
+        gradients = torch.autograd.grad(mean_energy, weights, retain_graph=True)
+        assert max(float(gradient.abs().max()) for gradient in gradients) > 0
 
 
 def test_without_epochs_the_networks_are_random():

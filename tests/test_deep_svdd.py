@@ -200,6 +200,21 @@ def test_network_maps_images_to_features_and_the_mirror_back(shape):
     assert mirror_network(shape, (6, 4), 7)(features).shape == (3, *shape)
 
 
+def test_features_are_those_of_the_layers_by_hand():
+    network, x = one_class_network((1, 9, 8), (3, 5), 4).eval(), pictures(6)
+    *convolutions, linear = (weight.detach() for weight in network.parameters())
+    y = x
+    for weight in convolutions:
+        y = nn.functional.conv2d(y, weight, padding=2) / (1 + 1e-4) ** 0.5
+        y = torch.where(y > 0, y, 0.01 * y)  # the norms have seen nothing yet
+        height, width = (n // 2 for n in y.shape[2:])
+        y = y[..., : 2 * height, : 2 * width]
+        y = y.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+    np.testing.assert_allclose(
+        network(x).detach(), y.flatten(1) @ linear.T, rtol=1e-3, atol=1e-5
+    )
+
+
 def test_network_of_the_paper():
     network = one_class_network((1, 28, 28))
     assert sum(weight.numel() for weight in network.parameters()) == 7272

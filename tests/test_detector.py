@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import adlab
@@ -353,6 +354,41 @@ def test_a_failed_first_fit_leaves_the_detector_unfitted(name):
         detector.fit([pictures(9), pictures() * 2])
     with pytest.raises(NotFittedError):
         detector.anomaly_score(pictures())
+
+
+class Watched(Detector):
+    """A detector that only trains, and remembers what it was shown."""
+
+    epochs, lr, weight_decay = 2, 0.25, 0.125
+
+    def _fit(self, images):
+        self._seen, network = [], nn.Linear(1, 1)
+
+        def loss(batch):
+            self._seen.append(batch.flatten(1)[:, 0].tolist())
+            return network(torch.ones(1)).sum()
+
+        self.history_ = self._optimise(network, loss, images)
+
+    def _score(self, batch):
+        return batch.flatten(1).sum(1)
+
+
+def test_a_training_has_the_numbers_and_the_seed_of_its_detector():
+    steps = []
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: steps.append(optimizer.param_groups[0])
+    )
+    try:
+        one, same, other = (
+            Watched(seed=seed, batch_size=6).fit(pictures()) for seed in (1, 1, 2)
+        )
+    finally:
+        hook.remove()
+    assert [len(batch) for batch in one._seen] == [6, 6, 4] * 2
+    assert one._seen == same._seen != other._seen
+    assert len(one.history_) == 2
+    assert {(group["lr"], group["weight_decay"]) for group in steps} == {(0.25, 0.125)}
 
 
 def test_the_score_of_a_localizer_comes_from_its_map():

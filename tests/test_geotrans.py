@@ -420,7 +420,8 @@ def test_scores_are_made_of_the_log_posteriors():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features_are_what_the_last_layer_of_the_classifier_reads(channels):
-    model = GeoTrans(**QUICK).fit(pictures(24, channels=channels))
+    options = QUICK | {"epochs": 10}
+    model = GeoTrans(**options).fit(pictures(24, channels=channels))
     test = pictures(6, channels=channels, seed=1)
     with torch.no_grad():
         logits = model.network_.classify(model.features(test))
@@ -444,9 +445,12 @@ def test_the_weights_of_the_classifier_decay():
 
 def test_two_steps_are_features_and_then_a_detector():
     images, test = pictures(24), pictures(6, seed=1)
-    model = fitted(score=Gaussian(reg_covar=0.01), val_fraction=0)
+    judge = Gaussian(reg_covar=0.01)
+    model = fitted(score=judge, val_fraction=0, batch_size=7, device="cpu", epochs=10)
+    assert (judge.device, model.detector_.device) == ("auto", "cpu")
     features = model.features(images)
     assert features.shape == (24, 5)
+    assert float(features.std(0).max()) > 1e-3  # or nothing would be compared
     expected = Gaussian(reg_covar=0.01).fit(features)
     np.testing.assert_allclose(
         model.anomaly_score(test),
@@ -480,8 +484,10 @@ def seen_while_fitting(monkeypatch, **options):
 def test_the_scores_are_fitted_to_images_the_classifier_has_not_seen(
     monkeypatch, val_fraction, expected
 ):
-    model, known, held_out = seen_while_fitting(monkeypatch, val_fraction=val_fraction)
-    assert len(held_out) == expected
+    model, known, held_out = seen_while_fitting(
+        monkeypatch, val_fraction=val_fraction, batch_size=5
+    )
+    assert (len(known), len(held_out)) == (24 - expected, expected)
     together = torch.cat([known, held_out]).flatten(1)
     assert torch.equal(
         torch.unique(together, dim=0), torch.unique(pictures(24).flatten(1), dim=0)
@@ -489,6 +495,45 @@ def test_the_scores_are_fitted_to_images_the_classifier_has_not_seen(
     with torch.no_grad():
         log_p = model._log_posteriors(held_out)
     np.testing.assert_allclose(model.alpha_, fit_dirichlet(log_p), rtol=1e-6)
+
+
+def test_which_images_are_held_out_is_drawn_from_the_seed(monkeypatch):
+    draws = [seen_while_fitting(monkeypatch, seed=seed)[2] for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_no_batch_of_the_training_is_much_smaller_than_the_others(monkeypatch):
+    sizes, forward = [], WideResNet.forward
+
+    def spy(self, images):
+        if self.training:
+            sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(WideResNet, "forward", spy)
+    fitted(val_fraction=0, batch_size=23)
+    assert sizes == [12] * 6  # and not 23 and 1
+
+
+def test_each_image_of_a_batch_gets_a_transformation_of_its_own(monkeypatch):
+    """All of them come up, and about as often."""
+    copies, forward = [], WideResNet.forward
+
+    def spy(self, images):
+        if self.training:
+            copies.append(images.clone())
+        return forward(self, images)
+
+    monkeypatch.setattr(WideResNet, "forward", spy)
+    image = pictures(1)
+    GeoTrans(**QUICK | {"epochs": 10}, val_fraction=0).fit(image.repeat(40, 1, 1, 1))
+    wanted = torch.cat([transform(image, name) for name in transformation_set(8)])
+    found = (torch.cat(copies)[:, None] == wanted).flatten(2).all(2)
+    assert (found.sum(1) == 1).all()
+    assert int(found.sum(0).min()) > 20  # of 50 on average
+    for one in found.split(40):
+        assert int(one.any(0).sum()) > 3
 
 
 def test_without_a_holdout_the_scores_are_fitted_as_in_the_paper(monkeypatch):

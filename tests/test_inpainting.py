@@ -334,13 +334,13 @@ def test_random_crops_are_parts_of_their_images():
 @pytest.mark.parametrize("score", ["gms", "loss"])
 def test_every_cell_size_weighs_the_same(fitted, score):
     detector, images = fitted["gms"], pictures(2, seed=1)
-    parts = []
+    weights, parts = (0.5, 2.0), []
     for size in (2, 5):
         y = detector.inpaint(images, size)
-        part = gradient_map(images, y) if score == "gms" else loss_map(images, y)
-        parts.append(smooth(part, 11))
+        loss = loss_map(images, y, *weights)
+        parts.append(smooth(gradient_map(images, y) if score == "gms" else loss, 11))
     single = make("gms").fit(pictures())
-    single.score = score
+    single.score, (single.ssim_weight, single.gms_weight) = score, weights
     torch.testing.assert_close(single.anomaly_map(images), sum(parts) / 2)
 
 
@@ -420,6 +420,42 @@ def test_training_images_that_no_cell_divides():
 def test_colour(name):
     detector = make(name).fit(pictures(4, 3))
     assert detector.anomaly_map(pictures(2, 3)).shape == (2, 32, 32)
+
+
+def test_it_is_trained_by_the_loss_with_its_weights(monkeypatch):
+    """A network that always says grey, and crops that are whole images."""
+    forward = UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda self, x: 0 * forward(self, x) + 0.5)
+    options = SMALL | {"epochs": 1, "ssim_weight": 0.5, "gms_weight": 2.0}
+    images = pictures(8, height=24, width=24)
+    history = Inpainting(**options).fit(images).history_
+    expected = inpainting_loss(images, torch.full_like(images, 0.5), 0.5, 2.0).mean()
+    assert history == [pytest.approx(float(expected), rel=1e-4)]
+
+
+@pytest.mark.parametrize("n_sets", [2, 4])
+def test_an_image_is_scored_in_as_many_parts_as_asked_for(monkeypatch, n_sets):
+    images, parts, forward = pictures(3), [], UNet.forward
+    detector = Inpainting(**SMALL, n_sets=n_sets).fit(pictures())
+
+    def spy(self, x):
+        parts.append((x[::3, 0] == 0).float().mean((1, 2)))
+        return forward(self, x)
+
+    monkeypatch.setattr(UNet, "forward", spy)
+    detector.anomaly_map(images.clamp(0.1))
+    assert [len(hidden) for hidden in parts] == [n_sets] * 2  # for each size of cells
+    for hidden in parts:
+        np.testing.assert_allclose(hidden, 1 / n_sets, atol=0.1)
+
+
+def test_masks_of_scoring_come_from_the_seed():
+    detector, images = make("one").fit(pictures()), pictures(2, seed=1)
+    for detector.seed in (3, 4):
+        masks = masks_of(32, 32, 4, seed=detector.seed)
+        with torch.no_grad():
+            expected = inpaint(detector.network_, images, masks)
+        torch.testing.assert_close(detector.inpaint(images, 4), expected)
 
 
 def steps_of_training(monkeypatch, images, **options):

@@ -310,6 +310,15 @@ def test_moments_of_other_features_are_refused(other, what):
         detector.fit(theirs)
 
 
+def test_moments_of_a_trained_and_of_a_random_network_are_not_merged():
+    trained, random = (
+        PaDiM(name, ("layer1",), 4).moments(pictures(3))
+        for name in ("texnet", "texnet-random")
+    )
+    with pytest.raises(ValueError, match="expected moments of backbone texnet, got"):
+        trained.merge(random)
+
+
 def test_one_image_has_no_covariance():
     with pytest.raises(ValueError, match="at least 2 vectors"):
         padim().fit(pictures(1))
@@ -387,6 +396,16 @@ def test_blur_is_that_of_scipy(size, sigma):
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("sigma", [0, 1.5])
+def test_map_is_the_distance_enlarged_and_blurred_by_scipy(sigma):
+    test = pictures(2, seed=1)
+    detector = padim(sigma=sigma).fit(pictures(20))
+    places = torch.from_numpy(places_map(detector, test))
+    wide = interpolate(places[:, None], (32, 24), mode="bilinear")[:, 0].numpy()
+    expected = [gaussian_filter(m, sigma) if sigma else m for m in wide]
+    np.testing.assert_allclose(detector.anomaly_map(test), expected, rtol=1e-4)
+
+
 def test_constant_map_stays_constant():
     got = enlarge_and_blur(torch.full((1, 5, 4), 3.0), 33, 21, 4)
     torch.testing.assert_close(got, torch.full((1, 33, 21), 3.0))
@@ -449,6 +468,18 @@ def test_channels_follow_the_seed():
     assert draws[0] != draws[2]
     assert len(set(draws[0])) == 10
     assert padim(99).fit(images).channels_.tolist() == list(range(26))
+
+
+def test_weights_of_a_random_backbone_come_from_the_seed():
+    """Of all channels, so that none is drawn."""
+    images, test = pictures(4), pictures(2, seed=1)
+    one, same, other = (
+        PaDiM("texnet-random", ("layer1",), None, seed=seed).fit(images)
+        for seed in (1, 1, 2)
+    )
+    maps = [model.anomaly_map(test) for model in (one, same, other)]
+    assert torch.equal(maps[0], maps[1])
+    assert float((maps[0] - maps[2]).abs().max()) > 0.01 * float(maps[0].max())
 
 
 @pytest.mark.parametrize("reduction", ["random", "pca"])

@@ -1,11 +1,14 @@
 """Reconstruction: the network of the slides, PCA and closed forms as oracles, and the detectors' promises."""
 
 import math
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import conv2d
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
@@ -137,6 +140,33 @@ def test_any_size_goes_in_and_comes_out(size, options):
     assert network.encode(x).shape[2:] == (rows, columns)
 
 
+def test_a_reconstruction_is_that_of_its_layers_by_hand():
+    network, x = ConvolutionalAutoencoder(1, (4, 6), 2), torch.rand(2, 1, 16, 12)
+    first, second, last, *back = (
+        (m.weight, m.bias) for m in network.modules() if isinstance(m, nn.Conv2d)
+    )
+    with torch.no_grad():
+        y = x
+        for weights in (first, second):  # down: the largest of 2 × 2 pixels
+            y = conv2d(y, *weights, padding=1).relu()
+            y = y.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+        y = latent = conv2d(y, *last)
+        for weights in back[:-1]:  # up: each pixel four times
+            y = conv2d(y, *weights, padding=1).relu()
+            y = y.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        y = conv2d(y, *back[-1], padding=1)
+        torch.testing.assert_close(network.encode(x), latent)
+        torch.testing.assert_close(network(x), y)
+
+
+def test_what_is_missing_to_a_multiple_repeats_the_border():
+    network, x = ConvolutionalAutoencoder(1, (4, 6), 2), torch.rand(2, 1, 13, 18)
+    wide = [(0, 0), (0, 0), (0, 3), (0, 2)]
+    padded = torch.from_numpy(np.pad(x.numpy(), wide, mode="edge"))
+    with torch.no_grad():
+        torch.testing.assert_close(network.encode(x), network.encode(padded))
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 def test_whole_images_are_treated_like_patches_away_from_the_border(padding_mode):
     network = ConvolutionalAutoencoder(1, (4, 6), 2, padding_mode=padding_mode)
@@ -250,6 +280,15 @@ def test_a_sum_of_losses_is_weighted():
     torch.testing.assert_close(loss_map(both, x, y), expected)
 
 
+def test_the_multiscale_loss_has_three_scales():
+    x, y = pictures(3, seed=1), pictures(3, seed=2)
+    options = {"data_range": 1, "scales": 3}
+    expected = 1 - similarity.ms_ssim(x, y, **options)
+    torch.testing.assert_close(loss_value("ms-ssim", x, y), expected)
+    expected = 1 - similarity.ms_ssim_map(x, y, **options)
+    torch.testing.assert_close(loss_map("ms-ssim", x, y), expected)
+
+
 def test_random_patches_are_parts_of_their_images():
     images = torch.arange(5 * 12 * 9.0).view(5, 1, 12, 9)
     patches = random_crop(images, 4)
@@ -287,6 +326,40 @@ def test_the_network_is_trained_on_patches_from_random_places(cls, monkeypatch):
         _, row, column = (windows == patch).flatten(3).all(3).nonzero()[0].tolist()
         places.add((row, column))
     assert len(places) > 8  # of 63
+
+
+@pytest.mark.parametrize("loss", ["l2", "ssim", {"l2": 1, "ssim": 0.5}])
+def test_it_is_trained_by_its_loss(loss, monkeypatch):
+    """A network that always says grey, and patches that are whole images."""
+    forward = ConvolutionalAutoencoder.forward
+    monkeypatch.setattr(
+        ConvolutionalAutoencoder,
+        "forward",
+        lambda self, x: 0 * forward(self, x) + 0.5,
+    )
+    images = pictures(height=20, width=20)
+    model = Autoencoder(loss, widths=(2,), patch_size=20, epochs=1).fit(images)
+    expected = loss_value(loss, images, torch.full_like(images, 0.5)).mean()
+    assert model.history_ == [pytest.approx(float(expected), rel=1e-4)]
+
+
+def test_the_variational_one_is_trained_with_its_sigma(monkeypatch):
+    """A decoder that always says grey; what the encoder's draws cost is known then."""
+    decode, posterior = VariationalNetwork.decode, VariationalNetwork.posterior
+    monkeypatch.setattr(
+        VariationalNetwork,
+        "decode",
+        lambda self, z, size: 0 * decode(self, z, size) + 0.5,
+    )
+    monkeypatch.setattr(
+        VariationalNetwork,
+        "posterior",
+        lambda self, x: [0 * part for part in posterior(self, x)],
+    )
+    images, quick = pictures(height=20, width=20), {"widths": (2,), "patch_size": 20}
+    model = VariationalAutoencoder(sigma=0.3, epochs=1, **quick).fit(images)
+    expected = -Normal(0.5, 0.3).log_prob(images).sum((1, 2, 3)).mean()
+    assert model.history_ == [pytest.approx(float(expected), rel=1e-4)]
 
 
 # Variational
@@ -360,7 +433,7 @@ def test_elbo_is_summed_over_pixels_and_latents():
 
 def test_scores_of_the_variational_autoencoder_fit_together():
     vae, x = make("vae-elbo").fit(pictures()), pictures(3, seed=4)
-    vae.n_samples, elbo = 500, vae.anomaly_map
+    vae.n_samples, vae.sigma, elbo = 500, 0.5, vae.anomaly_map
     with torch.no_grad(), adlab.training.seeded(0):
         drawn = torch.stack(
             [negative_elbo(vae.network_, x, vae.sigma) for _ in range(500)]
@@ -402,6 +475,40 @@ def test_maps_and_scores(name, fitted):
     assert detector.reconstruct(images).shape == images.shape
     assert not detector.network_.training
     assert len(detector.history_) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in DETECTORS if "vae-" not in name])
+def test_a_map_is_the_loss_of_every_pixel(name, fitted):
+    """But for those maps that are drawn: see the test of the ELBO."""
+    detector, images = fitted[name], pictures(3, seed=1)
+    loss = "l2" if name == "vae" else detector.loss
+    expected = loss_map(loss, images, detector.reconstruct(images))
+    torch.testing.assert_close(detector.anomaly_map(images), expected)
+
+
+def test_as_many_latents_are_drawn_as_asked_for_and_from_the_seed(monkeypatch):
+    draws, decode = [], VariationalNetwork.decode
+
+    def spy(self, z, size):
+        draws.append(z)
+        return decode(self, z, size)
+
+    monkeypatch.setattr(VariationalNetwork, "decode", spy)
+    model = make("vae-probability").fit(pictures())
+    draws.clear()
+    model.anomaly_map(pictures(2))
+    model.seed += 1
+    model.anomaly_map(pictures(2))
+    assert len(draws) == 2 * 3
+    for i, j in combinations(range(6), 2):
+        assert not torch.equal(draws[i], draws[j])
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, VariationalAutoencoder])
+def test_the_network_is_as_wide_as_asked_for(cls):
+    model = cls(widths=(3,), bottleneck=5, patch_size=20, epochs=1)
+    network = model.fit(pictures(2, height=20, width=20)).network_
+    assert network.encode(pictures(2)).shape == (2, 5, 24, 24)
 
 
 @each

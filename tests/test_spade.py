@@ -217,6 +217,16 @@ def test_saved_and_loaded_it_gives_identical_maps(tmp_path):
     assert torch.equal(loaded.anomaly_score(test), detector.anomaly_score(test))
 
 
+def test_weights_of_a_random_backbone_come_from_the_seed():
+    images, test = pictures(4), pictures(2, seed=1)
+    one, same, other = (
+        SPADE("texnet-random", ("layer1",), 1, seed=seed).fit(images).anomaly_map(test)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert float((one - other).abs().max()) > 0.01 * float(one.max())
+
+
 def test_fewer_images_than_neighbours_are_refused():
     detector = spade(k=2).fit(pictures(3))
     with pytest.raises(ValueError, match="at least n_neighbors = 2, got 1"):

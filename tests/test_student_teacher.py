@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import student_teacher
+from adlab.backbones import Backbone
 from adlab.data import ImageSet
 from adlab.student_teacher import (
     MultiScale,
@@ -104,6 +105,16 @@ def test_backbone_does_not_see_black_beyond_the_border():
     model = StudentTeacher(**QUICK).fit(pictures(5, 1, 32, 32))
     flat = model.target(torch.full((1, 1, 32, 32), 0.7))
     np.testing.assert_allclose(flat, flat[:, :, 4:5, 4:5].expand_as(flat), atol=1e-4)
+
+
+def test_weights_of_a_random_backbone_come_from_the_seed():
+    train, options = pictures(5), {"backbone": "texnet-random", "layers": ("stem.0",)}
+    model = StudentTeacher(**QUICK | options, n_students=1, seed=3).fit(train)
+    (features,) = Backbone("texnet-random", ("stem.0",), seed=3)(train)
+    expected = (features - model.mean_) / model.std_
+    inner = slice(2, -2)  # away from the borders, which are mirrored
+    ours = model.target(train)[..., inner, inner]
+    np.testing.assert_allclose(ours, expected[..., inner, inner], atol=1e-3)
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
@@ -240,19 +251,24 @@ def test_both_terms_are_standardised_on_the_held_out_images(teacher):
         np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_held_out_images_are_apart_from_the_others():
-    learn, held_out = student_teacher._hold_out(TensorDataset(torch.arange(30)), 0.3, 5)
-    assert len(held_out) == 9
-    assert sorted([*learn.indices, *held_out.indices]) == list(range(30))
+@pytest.mark.parametrize(
+    ("n", "share", "expected"), [(30, 0.3, 9), (7, 0.25, 2), (2, 0.1, 1)]
+)
+def test_held_out_images_are_apart_from_the_others(n, share, expected):
+    learn, held_out = student_teacher._hold_out(
+        TensorDataset(torch.arange(n)), share, 5
+    )
+    assert len(held_out) == expected
+    assert sorted([*learn.indices, *held_out.indices]) == list(range(n))
 
 
 @every_teacher
 def test_nothing_is_learned_from_held_out_images(teacher):
-    train = pictures(20)
-    _, held_out = student_teacher._hold_out(TensorDataset(train), 0.2, 0)
+    train, options = pictures(20), {"val_fraction": 0.3, "seed": 1}
+    _, held_out = student_teacher._hold_out(TensorDataset(train), 0.3, 1)
     other = train.clone()
     other[held_out.indices] = 1 - other[held_out.indices]
-    one, two = detector(teacher).fit(train), detector(teacher).fit(other)
+    one, two = (detector(teacher, **options).fit(images) for images in (train, other))
     assert_same_weights(one.students_, two.students_)
     assert torch.equal(one.mean_, two.mean_)
     if teacher != "backbone":
@@ -379,15 +395,15 @@ def test_units_of_the_backbone_do_not_matter_to_a_distilled_teacher():
 
 
 def test_a_patch_is_told_from_those_of_other_images_and_places(monkeypatch):
-    """And known again though it has changed."""
-    seen = []
+    """And known again though it has changed; the loss is that of the formulas."""
+    seen, losses = [], []
 
     def spy(*triplet):
         seen.append([t.detach().double() for t in triplet[:3]])
         return triplet_loss(*triplet)
 
     monkeypatch.setattr(student_teacher, "triplet_loss", spy)
-    detector("triplet", width=16).fit(pictures(10))
+    model = detector("triplet", width=16).fit(pictures(10))
     assert len(seen) == 4  # two epochs of two batches of four images
     for anchor, positive, negative in seen:
         own = torch.arange(4 * 30)
@@ -395,7 +411,17 @@ def test_a_patch_is_told_from_those_of_other_images_and_places(monkeypatch):
         other = torch.cdist(*rows).argmin(1)
         assert (other // 30 != own // 30).all()  # the image
         assert (other % 30 != own % 30).all()  # the place
-        assert ((positive - anchor).norm(dim=1) > 1e-6).double().mean() > 0.9
+        near, far, swapped = (
+            (a - b).square().sum(1)
+            for a, b in [(anchor, positive), (anchor, negative), (positive, negative)]
+        )
+        assert (near > 1e-12).double().mean() > 0.9
+        triplet = np.maximum(0, (1 + near - torch.minimum(far, swapped)).numpy()).mean()
+        correlation = np.corrcoef(rows[1].numpy(), rowvar=False)
+        repeated = np.mean(correlation[~np.eye(3, dtype=bool)] ** 2)
+        losses.append(float(triplet) + repeated)
+    expected = np.reshape(losses, (2, 2)).mean(1)
+    np.testing.assert_allclose(model.teacher_history_, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("teacher", ["distilled", "triplet"])
@@ -530,8 +556,10 @@ def test_several_scales_are_the_mean_of_each_alone(tmp_path):
 
 
 def test_several_scales_of_a_stream():
-    model = MultiScale(detector(n_students=1), (9, 17))
+    model = MultiScale(detector(n_students=1), (9, 17), device="cpu")
     expected = model.fit(pictures(12)).anomaly_score(pictures(3))
+    assert model.detector.device == "auto"
+    assert model.scale_9_.device == model.scale_17_.device == "cpu"
     scores = model.fit(iter(pictures(12).split(5))).anomaly_score(pictures(3))
     assert torch.equal(scores, expected)
 
