@@ -19,7 +19,14 @@ from torchvision.models import get_model
 import adlab
 from adlab import _methods as declared, bench, metrics
 from adlab._methods import methods as every_method
-from adlab.bench import __main__ as command_line, compositions, methods, open_set, rows
+from adlab.bench import (
+    __main__ as command_line,
+    compositions,
+    detection,
+    methods,
+    open_set,
+    rows,
+)
 from adlab.bench.detection import count_labelled, load, load_labelled
 from adlab.bench.run import TASKS, Run, execute, run_of
 
