@@ -25,7 +25,7 @@ ATTEMPTS = {
 def run_in_kernel(source):
     """Run one cell in a fresh kernel, as nbval does."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    return nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    return nbclient.NotebookClient(book, timeout=600, kernel_name="python3").execute()
 
 
 @pytest.mark.parametrize("source", ATTEMPTS.values(), ids=ATTEMPTS)

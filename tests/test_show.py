@@ -61,7 +61,7 @@ def test_show_is_highlighted_python_in_a_notebook():
     book = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
     )
-    nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3").execute()
     [[first], [second]] = [cell.outputs for cell in book.cells]
     assert (
         first["data"]["text/markdown"]

@@ -398,7 +398,7 @@ loss = lambda batch: network(batch).square().mean()
 train(network, loss, torch.rand(8, 1, 6, 5), epochs=8);
 """
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3").execute()
     [output] = book.cells[0].outputs
     text = output["data"]["text/plain"]
     assert "8/8" in text
