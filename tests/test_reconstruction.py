@@ -506,7 +506,7 @@ def test_as_many_latents_are_drawn_as_asked_for_and_from_the_seed(monkeypatch):
 
 @pytest.mark.parametrize("cls", [Autoencoder, VariationalAutoencoder])
 def test_the_network_is_as_wide_as_asked_for(cls):
-    model = cls(widths=(3,), bottleneck=5, patch_size=20, epochs=1)
+    model = cls(widths=(3,), n_latent=5, patch_size=20, epochs=1)
     network = model.fit(pictures(2, height=20, width=20)).network_
     assert network.encode(pictures(2)).shape == (2, 5, 24, 24)
 
