@@ -34,7 +34,7 @@ stamp: $(VENV)/.installed  ## carry the address in _config.yml everywhere; strip
 	$(BIN)/python tools/stamp.py
 
 timings: $(VENV)/.installed  ## run each chapter alone; print its seconds and its peak memory
-	OMP_NUM_THREADS=1 $(BIN)/python tools/timings.py
+	$(BIN)/python tools/timings.py
 
 replicate: $(VENV)/.installed  ## run every claim of the chapters on DRAWS fresh draws; count how often it holds
 	$(BIN)/python tools/replicate.py --draws $(DRAWS) --jobs $(JOBS)

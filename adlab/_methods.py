@@ -4,8 +4,8 @@
     @dataclass(eq=False, repr=False)
     class PaDiM(Localizer):
 
-From it follow the names of the benchmark, the order of every table and figure, the page
-of methods, and the tests that hold every method to the contract of detectors.
+From it follow the names of the benchmark, the order of every table and figure, and the
+tests that hold every method to the contract of detectors.
 """
 
 from __future__ import annotations

@@ -335,13 +335,15 @@ class GeoTrans(Detector):
     batch_size: TwoOrMore = field(default=128, kw_only=True)
 
     def _check_arguments(self) -> None:
-        _names(self.transformations)
+        _check_transformations(self.transformations)
         _check_network(self.depth, self.widths)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The transformations, as `transform` takes them."""
-        return _names(self.transformations)
+        if isinstance(self.transformations, int | str):
+            return transformation_set(self.transformations)
+        return tuple(self.transformations)
 
     def _build(self) -> None:
         channels, n_classes = self.input_shape_[0], len(self.names)
@@ -440,11 +442,11 @@ class GeoTrans(Detector):
 # -- checks
 
 
-def _names(transformations: object) -> tuple[str, ...]:
-    """The names that the argument stands for; no two may be the same map."""
+def _check_transformations(transformations: object) -> None:
+    """Refuse what is no name of a set and no two or more names of different maps."""
     if isinstance(transformations, int | str):
         check_choice("transformations", transformations, _SETS)
-        return transformation_set(transformations)
+        return
     if not isinstance(transformations, list | tuple) or not all(
         isinstance(name, str) for name in transformations
     ):
@@ -458,7 +460,6 @@ def _names(transformations: object) -> tuple[str, ...]:
             f"transformations: expected at least 2, got {len(transformations)}"
         )
     _check_distinct(transformations)
-    return tuple(transformations)
 
 
 def _check_distinct(names: Sequence[str]) -> None:

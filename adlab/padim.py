@@ -49,12 +49,12 @@ def mahalanobis_map(train: Tensor, test: Tensor, reg_covar: float) -> Tensor:
     Returns:
         (B, h, w).
     """
-    gap = train - train.mean(0)
+    mean = train.mean(0)
+    gap, new = train - mean, test - mean
     covariance = torch.einsum("nrci,nrcj->rcij", gap, gap) / (len(train) - 1)
     inverse = torch.linalg.inv(
         covariance + reg_covar * torch.eye(train.shape[3]).to(gap)
     )
-    new = test - train.mean(0)
     return torch.einsum("brci,rcij,brcj->brc", new, inverse, new).sqrt()
 
 

@@ -36,7 +36,7 @@ def nearest_images(x: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Args:
         x: (B, D).
         gallery: (N, D), N at least k.
-        n_neighbors: number of neighbours.
+        k: number of neighbours.
 
     Returns:
         Squared Euclidean distances (B, k), smallest first, and indices (B, k).

@@ -25,9 +25,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
-from adlab._checks import check_choice, check_number
+from adlab._checks import check_number
 from adlab._methods import method
-from adlab._parameters import Count, Fraction, ImageScore, Positive, TwoOrMore
+from adlab._parameters import (
+    Count,
+    Fraction,
+    ImageScore,
+    Positive,
+    TwoOrMore,
+    check_hint,
+)
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Detector, Localizer
 from adlab.training import resolve_device, seeded
@@ -216,8 +223,8 @@ def enlarge(maps: Tensor, stride: int, height: int, width: int) -> Tensor:
 # -- detector
 
 STRIDE = 4  # of a teacher that learns from no backbone
-TEACHERS = ("backbone", "distilled", "triplet")
-TERMS = ("both", "error", "variance")
+Teacher = Literal["backbone", "distilled", "triplet"]
+Term = Literal["both", "error", "variance"]
 
 
 @method("student-teacher", "students", chapter=8, options={"backbone": "texnet"})
@@ -263,10 +270,10 @@ class StudentTeacher(Localizer):
 
     any_size = True
 
-    teacher: Literal["backbone", "distilled", "triplet"] = "backbone"
+    teacher: Teacher = "backbone"
     n_students: Count = 3
     receptive_field: Annotated[int, partial(_check_power_of_two, plus=1)] = 33
-    term: Literal["both", "error", "variance"] = "both"
+    term: Term = "both"
     backbone: str | nn.Module = "texnet"
     layers: Sequence[str] | None = ("layer2",)
     n_features: TwoOrMore = 32
@@ -554,6 +561,6 @@ def _check_size(batch: Tensor, receptive_field: int) -> None:
 
 
 def _check_term(term: str, n_students: int) -> None:
-    check_choice("term", term, TERMS)
+    check_hint("term", term, Term)
     if term == "variance" and n_students == 1:
         raise ValueError("n_students: expected at least 2 for a variance, got 1")

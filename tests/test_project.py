@@ -175,8 +175,13 @@ def test_every_chapter_is_in_the_tables_of_pages(page):
 
 
 def test_every_data_set_is_on_the_page_of_data():
-    rows = re.findall(r'^\| `"([\w-]+)"` \|', read("book/data.md"), re.MULTILINE)
-    assert set(rows) == {*adlab.data.EMBEDDED, *adlab.data.PUBLIC}
+    found = re.findall(
+        r'^\| `"([\w-]+)"` \|.*\| (.+) \|$', read("book/data.md"), re.MULTILINE
+    )
+    licences = dict(found)
+    assert licences.keys() == adlab.data.DATA_SETS.keys()
+    for name, data_set in adlab.data.DATA_SETS.items():
+        assert data_set.licence in licences[name]
 
 
 def test_chapters_are_numbered_as_in_the_contents():

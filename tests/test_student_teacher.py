@@ -1,5 +1,7 @@
 """Student and teacher, against NumPy, SciPy and closed forms."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,7 @@ def detector(teacher="backbone", **options):
     return StudentTeacher(teacher, **own | QUICK | options)
 
 
-every_teacher = pytest.mark.parametrize("teacher", student_teacher.TEACHERS)
+every_teacher = pytest.mark.parametrize("teacher", get_args(student_teacher.Teacher))
 
 
 # Networks

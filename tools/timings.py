@@ -37,7 +37,7 @@ def measure(path):
     alone.
     """
     command = [sys.executable, __file__, "--one", str(path)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as in `make book`
     output = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env=environment
     ).stdout

@@ -145,7 +145,7 @@ def labels(rows: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     Returns:
         Name to label, as "PaDiM, ResNet-18"; where other options tell two names apart,
         a letter in brackets stands for them, as "SPADE, ResNet-18 [a]". And letter to
-        these options, as "k=50".
+        these options, as "n_neighbors=50".
     """
     found, letters = {}, {}
     for _, row in rows.drop_duplicates("name").iterrows():
