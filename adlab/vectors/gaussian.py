@@ -125,6 +125,12 @@ def repeatable(images: object) -> object:
     return list(images) if isinstance(images, Iterator) else images
 
 
+def inverse_factors(factors: Tensor) -> Tensor:
+    """The inverses of lower triangular matrices (…, D, D)."""
+    unit = torch.eye(factors.shape[-1]).to(factors)
+    return torch.linalg.solve_triangular(factors, unit.expand_as(factors), upper=False)
+
+
 @dataclass(eq=False, repr=False)
 class Gaussian(VectorDetector):
     r"""One Gaussian; the score is the Mahalanobis distance
@@ -196,6 +202,9 @@ class Gaussian(VectorDetector):
         centred = x.to(torch.float64) - self.mean_
         if self.covariance_type == "diagonal":
             return centred / self.scale_
+        if self._constants is not None:  # see `known_inverses`
+            inverse = self._constant("inverse", lambda: inverse_factors(self.scale_))
+            return centred @ inverse.T
         return torch.linalg.solve_triangular(self.scale_, centred.T, upper=False).T
 
     def _score(self, batch: Tensor) -> Tensor:
