@@ -376,7 +376,7 @@ class Localizer(Detector):
         is written, onnxruntime must give what the detector gives, to 1e-4 of the range
         of its maps.
 
-        It needs torch 2.6 and the packages of `pip install "adlab[onnx]"`.
+        It needs torch 2.9 and the packages of `pip install "adlab[onnx]"`.
 
         Args:
             path: of the file, as "model.onnx".

@@ -126,9 +126,11 @@ def repeatable(images: object) -> object:
 
 
 def inverse_factors(factors: Tensor) -> Tensor:
-    """The inverses of lower triangular matrices (…, D, D)."""
-    unit = torch.eye(factors.shape[-1]).to(factors)
-    return torch.linalg.solve_triangular(factors, unit.expand_as(factors), upper=False)
+    """L⁻ᵀ of Cholesky factors L (…, D, D): it whitens rows, which a runtime multiplies
+    in float64 without transposing them, for which onnxruntime 1.23 has no kernel.
+    """
+    unit = torch.eye(factors.shape[-1]).to(factors).expand_as(factors)
+    return torch.linalg.solve_triangular(factors.mT, unit, upper=True).contiguous()
 
 
 @dataclass(eq=False, repr=False)
@@ -204,7 +206,7 @@ class Gaussian(VectorDetector):
             return centred / self.scale_
         if self._constants is not None:  # see `known_inverses`
             inverse = self._constant("inverse", lambda: inverse_factors(self.scale_))
-            return centred @ inverse.T
+            return centred @ inverse
         return torch.linalg.solve_triangular(self.scale_, centred.T, upper=False).T
 
     def _score(self, batch: Tensor) -> Tensor:

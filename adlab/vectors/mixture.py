@@ -31,8 +31,8 @@ def log_density(
         means: (K, D).
         factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or
             diagonal (K, D).
-        inverses: of the factors, where they are known; a product with them whitens all
-            vectors at once.
+        inverses: as of `known_inverses`, which whiten all vectors at once; None where
+            the factors are solved for.
 
     Returns:
         (N, K).
@@ -49,13 +49,13 @@ def _squared_distance(
     x: Tensor, means: Tensor, factors: Tensor, inverses: Tensor | None
 ) -> Tensor:
     """Squared Mahalanobis distances (N, K): the squared lengths of L⁻¹(x − μ)."""
-    centred = (x - means[:, None]).mT
+    centred = x - means[:, None]
     if factors.ndim == 2:
-        whitened = centred / factors[:, :, None]
-    elif inverses is not None:
-        whitened = inverses @ centred
+        whitened = centred.mT / factors[:, :, None]
+    elif inverses is None:
+        whitened = torch.linalg.solve_triangular(factors, centred.mT, upper=False)
     else:
-        whitened = torch.linalg.solve_triangular(factors, centred, upper=False)
+        whitened = (centred @ inverses).mT
     return whitened.square().sum(1).T
 
 
@@ -142,8 +142,8 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
 
 
 def known_inverses(detector: Detector) -> Tensor | None:
-    """The inverses of its factors `scale_`, if it is that of a module; elsewhere to
-    solve costs less than to invert.
+    """The inverses of its factors `scale_`, transposed, if it is that of a module;
+    elsewhere to solve costs less than to invert.
     """
     if detector._constants is None:
         return None
