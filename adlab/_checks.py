@@ -64,7 +64,7 @@ def check_device(name: str, device: object) -> None:
     if device == "auto":
         return
     try:
-        torch.empty(0, device=torch.device(device))
+        torch.empty(0, device=torch.device(device)).cpu()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
             f'{name}: expected "auto", "cpu" or a device of this machine, got {device!r}'

@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 
 def enlarge_and_blur(maps: Tensor, height: int, width: int, sigma: float) -> Tensor:
@@ -29,10 +29,10 @@ def enlarge_and_blur(maps: Tensor, height: int, width: int, sigma: float) -> Ten
 @lru_cache(maxsize=8)
 def _matrix(n: int, n_new: int, sigma: float) -> Tensor:
     """What enlarging and blurring does to the n unit vectors: float64 (n_new, n)."""
-    units = torch.eye(n, dtype=torch.float64)[None]
-    enlarged = interpolate(units, n_new, mode="linear")[0].T
+    places = (np.arange(n_new) + 0.5) * n / n_new - 0.5
+    enlarged = np.stack([np.interp(places, range(n), unit) for unit in np.eye(n)], 1)
     if sigma == 0:
-        return enlarged
+        return torch.from_numpy(enlarged)
     from scipy.ndimage import gaussian_filter1d
 
-    return torch.from_numpy(gaussian_filter1d(enlarged.numpy(), sigma, axis=0))
+    return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0))

@@ -169,11 +169,12 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
 def _read(network: nn.Module, layers: Sequence[str], images: Tensor) -> list[Tensor]:
     """The outputs of layers; the network stops as soon as it has them all."""
     outputs: dict[str, Tensor] = {}
+    traced = type(images) is not Tensor  # and a trace knows no way out but the end
 
     def keep(name: str, output: Tensor) -> None:
         if name not in outputs:
             outputs[name] = output
-            if len(outputs) == len(layers):
+            if len(outputs) == len(layers) and not traced:
                 raise _EnoughError
             if isinstance(output, Tensor):  # what comes next may work in place
                 outputs[name] = output.clone()

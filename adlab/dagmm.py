@@ -23,7 +23,13 @@ from adlab._methods import method
 from adlab._parameters import Count, NonNegative, Positive, TwoOrMore, Whole
 from adlab.detector import Detector
 from adlab.training import resolve_device, seeded
-from adlab.vectors import check_vectors_or_images, cholesky_factors, e_step, m_step
+from adlab.vectors import (
+    check_vectors_or_images,
+    cholesky_factors,
+    e_step,
+    known_inverses,
+    m_step,
+)
 
 # -- model
 
@@ -124,11 +130,17 @@ def estimation_network(n_features: int, n_components: int) -> nn.Module:
 # -- loss
 
 
-def energy(z: Tensor, weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+def energy(
+    z: Tensor,
+    weights: Tensor,
+    means: Tensor,
+    factors: Tensor,
+    inverses: Tensor | None = None,
+) -> Tensor:
     """E(z) = −log Σ π φ(z), (N,): a negative log-likelihood, so higher = more
-    anomalous.
+    anomalous. Factors and inverses are as for `adlab.vectors.log_density`.
     """
-    _, log_likelihood = e_step(z, weights, means, factors)
+    _, log_likelihood = e_step(z, weights, means, factors, inverses)
     return -log_likelihood
 
 
@@ -292,4 +304,5 @@ class DAGMM(Detector):
         return with_reconstruction_features(latent, x, reconstruction)
 
     def _score(self, batch: Tensor) -> Tensor:
-        return energy(self._represent(batch), self.weights_, self.means_, self.scale_)
+        mixture = self.weights_, self.means_, self.scale_, known_inverses(self)
+        return energy(self._represent(batch), *mixture)

@@ -11,10 +11,10 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class Detector:
     takes_vectors = False  # True where feature vectors (N, D) will do as well as images
     any_size = False  # True where images of another height and width than the training images' will do
     _check = staticmethod(check_images)
+    _constants = None  # by name; a dict in the detector of a module, see `_constant`
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -166,6 +167,33 @@ class Detector:
         """Whether `fit` was called."""
         return hasattr(self, "input_shape_")
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move all that was learned, and compute there from now on.
+
+        Networks and detectors among the arguments stay where they are.
+
+        Args:
+            device: as the argument of that name.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: no device of that name, or none on this machine.
+        """
+        target = resolve_device(device)
+
+        def move(part: Any, _: str) -> object:
+            return part.to(device if isinstance(part, Detector) else target)
+
+        moved = {
+            name: over_parts(value, move)
+            for name, value in vars(self).items()
+            if name not in self._names()
+        }
+        vars(self).update(moved, device=device)
+        return self
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted detector to one safetensors file, read back by
         `adlab.load_detector`.
@@ -182,12 +210,7 @@ class Detector:
         path = check_destination(path)
         config, tensors = _pack(self)
         content = save(tensors, {"adlab": json.dumps(config, default=_plain)})
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, content)
 
     def __repr__(self) -> str:
         """The class with the arguments that are not at their default."""
@@ -224,19 +247,45 @@ class Detector:
         """
         device = resolve_device(self.device)
         for batch in stream(images, self.batch_size, self._check):
-            shape = list(batch.shape[1:])
             if not hasattr(self, "input_shape_"):
-                self.input_shape_ = shape
-            ends = 1 if self.any_size else len(shape)
-            if (
-                len(shape) != len(self.input_shape_)
-                or shape[:ends] != self.input_shape_[:ends]
-            ):
-                expected = ", ".join(map(str, ["N", *self.input_shape_]))
-                raise ValueError(
-                    f"images: expected shape ({expected}), got {tuple(batch.shape)}"
+                self.input_shape_ = list(batch.shape[1:])
+            self._check_shape(batch)
+            yield self._prepare(batch.to(device))
+
+    def _check_shape(self, batch: Tensor) -> None:
+        """Refuse what has not the shape of the first image ever seen."""
+        shape = list(batch.shape[1:])
+        ends = 1 if self.any_size else len(shape)
+        if (
+            len(shape) != len(self.input_shape_)
+            or shape[:ends] != self.input_shape_[:ends]
+        ):
+            expected = ", ".join(map(str, ["N", *self.input_shape_]))
+            raise ValueError(
+                f"images: expected shape ({expected}), got {tuple(batch.shape)}"
+            )
+
+    def _prepare(self, batch: Tensor) -> Tensor:
+        """What `_fit`, `_score` and `_map` get of a checked batch."""
+        return batch
+
+    def _constant(self, name: object, make: Callable[[], Tensor]) -> Tensor:
+        """What is drawn, or computed, to score with, and is the same for all images.
+
+        `make` is called each time, with the detector's seed; but of a module only once,
+        before it is traced: a trace would draw it anew for every batch, and holds few
+        operations of linear algebra.
+        """
+        constants = {} if self._constants is None else self._constants
+        if name not in constants:
+            with seeded(self.seed):
+                constants[name] = make()
+            if type(constants[name]) is not Tensor:  # but a stand-in of a trace
+                raise RuntimeError(
+                    f"module: expected images of the size it was made for, got {name!r} "
+                    "of another; make it by module(shape)"
                 )
-            yield batch.to(device)
+        return constants[name]
 
     def _optimise(
         self,
@@ -297,14 +346,102 @@ class Localizer(Detector):
         """
         return self._apply(self._map, images)
 
+    def module(self, shape: Sequence[int] | None = None) -> nn.Module:
+        """What was learned as a network, for all that takes networks: `torch.export`,
+        other runtimes.
+
+        It maps float32 images (B, C, H, W) in [0, 1], which it does not check, to maps
+        (B, H, W), as `anomaly_map` does, on the detector's device. It is a copy, in
+        eval mode, and frozen: what was learned is in its buffers and submodules.
+
+        Args:
+            shape: (C, H, W) of the images to be traced; None for that of the training
+                images.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: a shape that the detector cannot score.
+        """
+        from adlab._module import LocalizerModule, as_module
+
+        return as_module(self, LocalizerModule, shape)
+
+    def export(
+        self, path: str | os.PathLike, shape: Sequence[int] | None = None
+    ) -> None:
+        """Write one ONNX file, which is run without torch, as by onnxruntime.
+
+        Its input is "images", float32 (B, C, H, W) in [0, 1], which it does not check;
+        its outputs are "map", (B, H, W), and "score", (B,). B is free. Before the file
+        is written, onnxruntime must give what the detector gives, to 1e-4 of the range
+        of its maps.
+
+        It needs torch 2.9 and the packages of `pip install "adlab[onnx]"`.
+
+        Args:
+            path: of the file, as "model.onnx".
+            shape: (C, H, W) of the images; None for that of the training images.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            FileNotFoundError, IsADirectoryError: as of `save`.
+            ImportError: a package is missing, or torch is too old.
+            TypeError, ValueError: a shape that the detector cannot score.
+            RuntimeError: ONNX has no form for what the detector computes; what
+                onnxruntime gives is not the same; or one file cannot hold it (2 GB).
+        """
+        self._check_fitted()
+        path = check_destination(path)
+        from adlab._onnx import convert
+
+        write_whole(path, convert(self, shape))
+
     def _map(self, batch: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _score(self, batch: Tensor) -> Tensor:
-        """The image's score: the `image_score` ("max" or "mean") of its map."""
+        return self._summary(self._map(batch))
+
+    def _summary(self, maps: Tensor) -> Tensor:
+        """The images' scores: the `image_score` ("max" or "mean") of their maps."""
         check_choice("image_score", self.image_score, ("max", "mean"))
-        pixels = self._map(batch).flatten(1)
+        pixels = maps.flatten(1)
         return pixels.amax(1) if self.image_score == "max" else pixels.mean(1)
+
+
+def over_parts(
+    value: object, change: Callable[[Any, str], object], name: str = ""
+) -> object:
+    """A value with the parts that can be moved changed: tensors, networks and fitted
+    detectors, in lists, tuples and dicts too.
+
+    Args:
+        value: anything; what is no part stays as it is.
+        change: maps a part and its name to what takes its place.
+        name: of the value; the items of a list have their number behind it.
+    """
+    if isinstance(value, Detector):
+        return change(value, name) if value.__sklearn_is_fitted__() else value
+    if isinstance(value, Tensor | nn.Module):
+        return change(value, name)
+    if type(value) in (list, tuple):
+        return type(value)(
+            over_parts(item, change, f"{name}_{i}") for i, item in enumerate(value)
+        )
+    if type(value) is dict:
+        items = over_parts(list(value.values()), change, name)
+        return dict(zip(value, items, strict=True))
+    return value
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, all of it or nothing: what was there stays until all is written."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_destination(path: str | os.PathLike) -> Path:

@@ -304,8 +304,8 @@ class Inpainting(Localizer):
 
     def _inpaint(self, batch: Tensor, cell_size: int) -> Tensor:
         """Inpainted images; the masks are the same for every image."""
-        with seeded(self.seed):
-            masks = cell_masks(*batch.shape[2:], cell_size, self.n_sets)
+        size = (*batch.shape[2:], cell_size, self.n_sets)
+        masks = self._constant(size, lambda: cell_masks(*size))
         return inpaint(self.network_, batch, masks)
 
     def _map(self, batch: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -323,6 +323,8 @@ class PaDiM(Localizer):
     def _build(self) -> None:
         self._build_network()
         self._build_gaussians()
+        if self.reduction == "random":
+            self._share_channels()
 
     def _build_network(self) -> None:
         network = Backbone(self.backbone, self.layers, seed=self.seed)
@@ -352,6 +354,15 @@ class PaDiM(Localizer):
         else:
             generator = torch.Generator().manual_seed(self.seed)
             self.channels_ = torch.randperm(total, generator=generator)[:n].sort()[0]
+            self._share_channels()
+
+    def _share_channels(self) -> None:
+        """Say which channels of each layer were drawn, counted within it."""
+        drawn, ends = self.channels_, list(accumulate(self._network.channels))
+        self._kept = [
+            drawn[(drawn >= start) & (drawn < end)] - start
+            for start, end in pairwise([0, *ends])
+        ]
 
     @torch.no_grad()
     def _principal_components(self, images: object, n: int) -> Tensor:
@@ -370,13 +381,11 @@ class PaDiM(Localizer):
         features = self._network(batch)
         if self.reduction == "pca":
             return [_vectors(concatenate(features)) @ self.components_]
-        kept, start = [], 0
-        for f in features:
-            index = self.channels_ - start
-            index = index[(index >= 0) & (index < f.shape[1])]
-            if len(index):
-                kept.append(_vectors(f)[..., index])
-            start += f.shape[1]
+        kept = [
+            _vectors(f)[..., index]
+            for f, index in zip(features, self._kept, strict=True)
+            if len(index)
+        ]
         return sorted(kept, key=lambda vectors: vectors.shape[1] * vectors.shape[2])
 
     @torch.no_grad()

@@ -446,8 +446,8 @@ class VariationalAutoencoder(_Reconstruction):
         """Mean of -log p(x | z) over draws of z, (B, H, W); the draws are the same for
         every image.
         """
-        with seeded(self.seed):
-            noise = torch.randn(self.n_samples, *mean.shape[1:]).to(mean)
+        shape = (self.n_samples, *mean.shape[1:])
+        noise = self._constant(shape, lambda: torch.randn(shape)).to(mean)
         draws = (
             self.network_.decode(sample(mean, log_variance, e), batch.shape[2:])
             for e in noise

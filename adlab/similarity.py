@@ -108,8 +108,8 @@ def _ssim_parts(
     _check_range(data_range)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     a, b = x.double(), y.double()
-    moments = _blur(torch.cat([a, b, a * a, b * b, a * b]), window, sigma)
-    mean_x, mean_y, square_x, square_y, product = moments.chunk(5)
+    moments = _blur(torch.stack([a, b, a * a, b * b, a * b]), window, sigma)
+    mean_x, mean_y, square_x, square_y, product = moments
     var_x, var_y, cov = (
         square_x - mean_x**2,
         square_y - mean_y**2,
@@ -121,17 +121,15 @@ def _ssim_parts(
 
 
 def _blur(x: Tensor, window: int, sigma: float) -> Tensor:
-    """Weighted means under a Gaussian, of all whole windows: (N, C, H, W) to (N, C, h,
-    w).
-    """
+    """Weighted means under a Gaussian, of all whole windows: (…, H, W) to (…, h, w)."""
     check_number("sigma", sigma, 0, open_low=True)
     steps = torch.arange(window, dtype=torch.float64) - window // 2
     return _weigh(x, torch.exp(-(steps**2) / (2 * sigma**2)))
 
 
 def _weigh(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted means of all whole windows, by rows and by columns: (N, C, H, W) to (N,
-    C, h, w).
+    """Weighted means of all whole windows, by rows and by columns: (…, H, W) to (…, h,
+    w).
 
     As products with banded matrices, far faster on a CPU than a convolution of one
     channel.
@@ -140,7 +138,7 @@ def _weigh(x: Tensor, weights: Tensor) -> Tensor:
     rows, columns = (
         torch.eye(n, dtype=x.dtype, device=x.device).unfold(1, len(weights), 1)
         @ weights
-        for n in x.shape[2:]
+        for n in x.shape[-2:]
     )
     return rows.T @ x @ columns
 
@@ -280,7 +278,7 @@ def _cw_ssim_parts(
 def _gabor(x: Tensor, filters: Tensor) -> Tensor:
     """Complex coefficients (N, C · orientations, h, w)."""
     parts = conv2d(x.flatten(0, 1)[:, None], filters.to(x)).chunk(2, dim=1)
-    return torch.complex(*parts).view(len(x), -1, *parts[0].shape[2:])
+    return torch.complex(*parts).view(x.shape[0], -1, *parts[0].shape[2:])
 
 
 def gabor_filters(orientations: int) -> Tensor:
@@ -310,8 +308,8 @@ def coefficient_similarity(a: Tensor, b: Tensor, k: float, window: int) -> Tenso
     1, w - window + 1).
     """
     product = a * b.conj()
-    parts = torch.cat([product.real, product.imag, _power(a) + _power(b)])
-    real, imaginary, power = _weigh(parts, torch.ones(window)).chunk(3)
+    parts = torch.stack([product.real, product.imag, _power(a) + _power(b)])
+    real, imaginary, power = _weigh(parts, torch.ones(window))
     modulus = (real**2 + imaginary**2 + EPSILON).sqrt()
     return (2 * modulus + k) / (power + k)
 

@@ -18,7 +18,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from adlab._maps import enlarge_and_blur
 from adlab._methods import method
@@ -52,20 +51,21 @@ def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tenso
     in it, so the mean is taken away first, and what rounding leaves below zero is zero.
 
     Args:
-        x: (M, D).
-        gallery: (G, D).
+        x: (…, M, D).
+        gallery: (…, G, D), one for each entry of the leading dimensions.
         chunk: rows at once; the result does not depend on it, beyond rounding.
 
     Returns:
-        (M,).
+        (…, M).
     """
-    centre = gallery.mean(0)
+    centre = gallery.mean(-2, keepdim=True)
     x, gallery = x - centre, gallery - centre
-    least = torch.full((len(x),), torch.inf).to(x)
-    for part in gallery.split(chunk):
-        squared = linear(x, -2 * part, part.square().sum(1))  # without the ‖x‖²
-        least = torch.minimum(least, squared.amin(1))
-    return (least + x.square().sum(1)).clamp_min(0).sqrt()
+    least = torch.full((1,), torch.inf).to(x)
+    for part in gallery.split(chunk, -2):
+        lengths = part.square().sum(-1)[..., None, :]
+        squared = lengths - x @ (2 * part).mT  # without the ‖x‖²
+        least = torch.minimum(least, squared.amin(-1))
+    return (least + x.square().sum(-1)).clamp_min(0).sqrt()
 
 
 @method("spade", "SPADE", chapter=7, options={"backbone": "texnet"})
@@ -143,16 +143,24 @@ class SPADE(Localizer):
     def _neighbours(self, vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
         return nearest_images(vectors[-1].mean((1, 2)), self.pooled_, self.n_neighbors)
 
+    def _distances(self, x: Tensor, gallery: Tensor, neighbours: Tensor) -> Tensor:
+        """From vectors (B, P, C) to the nearest of their neighbours' in a gallery (N, P,
+        C): (B, P). One image at a time, for the sake of memory; but a trace must not
+        count them.
+        """
+        if self._constants is not None:
+            return distance_to_nearest(x, gallery[neighbours].flatten(1, 2))
+        pairs = zip(x, neighbours, strict=True)
+        return torch.stack(
+            [distance_to_nearest(one, gallery[i].flatten(0, 1)) for one, i in pairs]
+        )
+
     def _map(self, batch: Tensor) -> Tensor:
         vectors = self._embed(batch)
         _, neighbours = self._neighbours(vectors)
         total = 0
         for v, gallery in zip(vectors, self.galleries_, strict=True):
-            distances = torch.stack(
-                [
-                    distance_to_nearest(x.flatten(0, 1), gallery[i].flatten(0, 1))
-                    for x, i in zip(v, neighbours, strict=True)
-                ]
-            ).unflatten(1, v.shape[1:3])
+            distances = self._distances(v.flatten(1, 2), gallery, neighbours)
+            distances = distances.unflatten(1, v.shape[1:3])
             total = total + enlarge_and_blur(distances, *batch.shape[2:], self.sigma)
         return total / len(vectors)

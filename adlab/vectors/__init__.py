@@ -17,6 +17,7 @@ from adlab.vectors.mixture import (
     GaussianMixture,
     cholesky_factors,
     e_step,
+    known_inverses,
     log_density,
     m_step,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "cholesky_factors",
     "e_step",
     "fit_inside",
+    "known_inverses",
     "ledoit_wolf",
     "log_density",
     "m_step",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 from torch import Tensor
@@ -26,9 +26,8 @@ class VectorDetector(Detector):
     takes_vectors = True
     _check = staticmethod(check_vectors_or_images)
 
-    def _stream(self, images: object) -> Iterator[Tensor]:
-        for batch in super()._stream(images):
-            yield batch.flatten(1)
+    def _prepare(self, batch: Tensor) -> Tensor:
+        return batch.flatten(1)
 
 
 def check_vector_detector(name: str, detector: object) -> None:

@@ -125,6 +125,14 @@ def repeatable(images: object) -> object:
     return list(images) if isinstance(images, Iterator) else images
 
 
+def inverse_factors(factors: Tensor) -> Tensor:
+    """L⁻ᵀ of Cholesky factors L (…, D, D): it whitens rows, which a runtime multiplies
+    in float64 without transposing them, for which onnxruntime 1.23 has no kernel.
+    """
+    unit = torch.eye(factors.shape[-1]).to(factors).expand_as(factors)
+    return torch.linalg.solve_triangular(factors.mT, unit, upper=True).contiguous()
+
+
 @dataclass(eq=False, repr=False)
 class Gaussian(VectorDetector):
     r"""One Gaussian; the score is the Mahalanobis distance
@@ -196,6 +204,9 @@ class Gaussian(VectorDetector):
         centred = x.to(torch.float64) - self.mean_
         if self.covariance_type == "diag":
             return centred / self.scale_
+        if self._constants is not None:  # see `known_inverses`
+            inverse = self._constant("inverse", lambda: inverse_factors(self.scale_))
+            return centred @ inverse
         return torch.linalg.solve_triangular(self.scale_, centred.T, upper=False).T
 
     def _score(self, batch: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from adlab._parameters import (
     Positive,
 )
 from adlab.vectors.base import VectorDetector
+from adlab.vectors.neighbours import squared_distances
 
 
 @method("oc-svm", "kernel SVDD", chapter=11)
@@ -71,10 +72,8 @@ class KernelSVDD(VectorDetector):
 
     def _similarity(self, x: Tensor) -> Tensor:
         """⟨φ(x), a⟩ = Σ α k(x_i, x), (N,)."""
-        gaps = torch.cdist(
-            x, self.support_, compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        return torch.exp(-self.gamma_ * gaps.square()) @ self.weights_
+        squared = squared_distances(x, self.support_)
+        return torch.exp(-self.gamma_ * squared) @ self.weights_
 
     def _squared_distance(self, x: Tensor) -> Tensor:
         """‖φ(x) − a‖², where k(x, x) = 1."""

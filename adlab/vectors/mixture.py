@@ -13,14 +13,17 @@ from adlab._parameters import (
     Count,
     NonNegative,
 )
+from adlab.detector import Detector
 from adlab.vectors.base import VectorDetector
-from adlab.vectors.gaussian import Gaussian
+from adlab.vectors.gaussian import Gaussian, inverse_factors
 from adlab.vectors.neighbours import k_means
 
 _BLOCK = 2048  # vectors at once, so that they stay in the processor's cache
 
 
-def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+def log_density(
+    x: Tensor, means: Tensor, factors: Tensor, inverses: Tensor | None = None
+) -> Tensor:
     """Logarithm of K Gaussian densities at N vectors.
 
     Args:
@@ -28,34 +31,45 @@ def log_density(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
         means: (K, D).
         factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or
             diagonal (K, D).
+        inverses: as of `known_inverses`, which whiten all vectors at once; None where
+            the factors are solved for.
 
     Returns:
         (N, K).
     """
+    blocks = x.split(_BLOCK) if inverses is None else [x]
     distance = torch.cat(
-        [_squared_distance(block, means, factors) for block in x.split(_BLOCK)]
+        [_squared_distance(block, means, factors, inverses) for block in blocks]
     )
     scales = factors if factors.ndim == 2 else factors.diagonal(dim1=1, dim2=2)
     return -0.5 * (x.shape[1] * math.log(2 * math.pi) + distance) - scales.log().sum(1)
 
 
-def _squared_distance(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+def _squared_distance(
+    x: Tensor, means: Tensor, factors: Tensor, inverses: Tensor | None
+) -> Tensor:
     """Squared Mahalanobis distances (N, K): the squared lengths of L⁻¹(x − μ)."""
-    centred = (x - means[:, None]).mT
+    centred = x - means[:, None]
     if factors.ndim == 2:
-        whitened = centred / factors[:, :, None]
+        whitened = centred.mT / factors[:, :, None]
+    elif inverses is None:
+        whitened = torch.linalg.solve_triangular(factors, centred.mT, upper=False)
     else:
-        whitened = torch.linalg.solve_triangular(factors, centred, upper=False)
+        whitened = (centred @ inverses).mT
     return whitened.square().sum(1).T
 
 
 def e_step(
-    x: Tensor, weights: Tensor, means: Tensor, factors: Tensor
+    x: Tensor,
+    weights: Tensor,
+    means: Tensor,
+    factors: Tensor,
+    inverses: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Responsibilities γ (N, K) of the K components for the vectors (N, D), and log
-    p(x), (N,).
+    p(x), (N,). Factors and inverses are as for `log_density`.
     """
-    log_joint = weights.log() + log_density(x, means, factors)
+    log_joint = weights.log() + log_density(x, means, factors, inverses)
     log_likelihood = log_joint.logsumexp(1)
     return (log_joint - log_likelihood[:, None]).exp(), log_likelihood
 
@@ -125,6 +139,19 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
             f"in component {int(bad.nonzero()[0])}; raise reg_covar above {reg_covar:g} or use fewer of them"
         )
     return factors
+
+
+def known_inverses(detector: Detector) -> Tensor | None:
+    """The inverses of its factors `scale_`, transposed, if it is that of a module;
+    elsewhere to solve costs less than to invert.
+    """
+    if detector._constants is None:
+        return None
+    factors = detector.scale_
+    diagonal = factors.ndim == 2
+    return detector._constant(
+        "inverses", lambda: 1 / factors if diagonal else inverse_factors(factors)
+    )
 
 
 @dataclass(eq=False, repr=False)
@@ -212,6 +239,10 @@ class GaussianMixture(VectorDetector):
 
     def _score(self, batch: Tensor) -> Tensor:
         _, log_likelihood = e_step(
-            batch.to(torch.float64), self.weights_, self.means_, self.scale_
+            batch.to(torch.float64),
+            self.weights_,
+            self.means_,
+            self.scale_,
+            known_inverses(self),
         )
         return -log_likelihood

@@ -13,6 +13,20 @@ from adlab._parameters import (
 )
 from adlab.vectors.base import VectorDetector
 
+CHUNK = 8192  # training vectors at once
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances of vectors x (N, D) to vectors y (M, D): (N, M).
+
+    ‖x − y‖² = ‖x‖² + ‖y‖² − 2 x·y costs one product of matrices. In float64, and with
+    the mean of y taken away first, it keeps all digits that count.
+    """
+    x, y = x.double(), y.double()
+    x, y = x - y.mean(0), y - y.mean(0)
+    lengths = x.square().sum(1, keepdim=True) + y.square().sum(1)
+    return (lengths - 2 * x @ y.T).clamp_min(0)
+
 
 def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
     """scikit-learn's k-means, fitted to vectors (N, D) from one start."""
@@ -21,8 +35,6 @@ def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
     return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
 
 
-@method("knn", "nearest neighbour, pixels", chapter=1)
-@dataclass(eq=False, repr=False)
 @method("knn", "nearest neighbour, pixels", chapter=1)
 @dataclass(eq=False, repr=False)
 class KNN(VectorDetector):
@@ -50,13 +62,30 @@ class KNN(VectorDetector):
             )
 
     def _score(self, batch: Tensor) -> Tensor:
+        search = self._search if self._constants is None else self._search_by_torch
+        return search(batch).mean(1)
+
+    def _search(self, batch: Tensor) -> Tensor:
+        """Distances to the k nearest, (N, k)."""
         from sklearn.neighbors import NearestNeighbors
 
         index = NearestNeighbors(n_neighbors=self.n_neighbors, algorithm="brute").fit(
             self.vectors_.cpu().numpy()
         )
         distances, _ = index.kneighbors(batch.cpu().numpy())
-        return torch.from_numpy(distances).mean(1)
+        return torch.from_numpy(distances)
+
+    def _search_by_torch(self, batch: Tensor) -> Tensor:
+        """The same for a module, which can hold no scikit-learn."""
+        x = batch.to(self.vectors_.device)
+        parts = (squared_distances(x, y) for y in self.vectors_.split(CHUNK))
+        nearest = torch.cat([_smallest(part, self.n_neighbors) for part in parts], 1)
+        return _smallest(nearest, self.n_neighbors).sqrt()
+
+
+def _smallest(numbers: Tensor, k: int) -> Tensor:
+    """The k smallest of each row, or all if there are fewer."""
+    return numbers.topk(min(k, numbers.shape[1]), largest=False).values
 
 
 @dataclass(eq=False, repr=False)
@@ -87,6 +116,6 @@ class KMeans(VectorDetector):
         self.centres_ = torch.from_numpy(model.cluster_centers_).to(x)
 
     def _score(self, batch: Tensor) -> Tensor:
-        exact = "donot_use_mm_for_euclid_dist"  # small distances keep their digits
-        distances = torch.cdist(batch.to(self.centres_), self.centres_, 2, exact)
-        return distances.amin(1)
+        x = batch.to(self.centres_)
+        distances = [(x - centre).norm(dim=1) for centre in self.centres_]
+        return torch.stack(distances).amin(0)

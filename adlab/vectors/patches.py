@@ -106,7 +106,7 @@ class Patchwise(Localizer):
         height, width = batch.shape[2:]
         padded = self._pad(batch)
         scores = self.detector_._score(self._patches(padded)).to(batch)
-        scores = scores.view(len(batch), 1, -1).expand(-1, self.patch_size**2, -1)
+        scores = scores.view(batch.shape[0], 1, -1).expand(-1, self.patch_size**2, -1)
         size = {
             "output_size": padded.shape[2:],
             "kernel_size": self.patch_size,
