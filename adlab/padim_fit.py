@@ -14,64 +14,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from adlab.data import EMBEDDED, load
-from adlab.data.files import SUFFIXES, check_sizes, crop_middle, read_image, resize
+from adlab.data import EMBEDDED, ImageFolder, load
 from adlab.detector import check_destination
 from adlab.padim import PaDiM, PatchMoments
 from adlab.vectors import Moments
-
-
-class ImageFolder(Dataset):
-    """The images below a folder, in any depth, read one at a time.
-
-    They are grey if the first one is, by name, and else RGB.
-
-    Args:
-        path: the folder.
-        size: side to which images are resized; None keeps their size.
-        crop: side of the square that is then cut from the middle; None for the whole.
-
-    Raises:
-        FileNotFoundError: no such folder, or no image in it.
-        ValueError: an image that cannot be read, a colour image among grey ones, or
-            one of another height and width; a size or crop below 1.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike, size: int | None = None, crop: int | None = None
-    ):
-        self.size, self.crop = check_sizes(size, crop)
-        files = Path(path).rglob("*")
-        self.files = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
-        if not self.files:
-            raise FileNotFoundError(f"path: expected a folder with images, got {path}")
-        self.channels = len(read_image(self.files[0]))
-        self.shape = self[0].shape
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        file = self.files[index]
-        image = read_image(file)
-        if len(image) > self.channels:
-            raise ValueError(f"{file}: expected a grey image, as {self.files[0]} is")
-        image = image.expand(self.channels, -1, -1)
-        image = resize(image, self.size, mode="bilinear", antialias=True)
-        image = crop_middle(image, self.crop, file)
-        if index and image.shape != self.shape:
-            raise ValueError(
-                f"{file}: expected shape {tuple(self.shape)}, as {self.files[0]} has, "
-                f"got {tuple(image.shape)}; with a size, images are resized"
-            )
-        return image
 
 
 def add_up(moments: PatchMoments) -> PatchMoments:

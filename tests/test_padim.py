@@ -19,7 +19,7 @@ import adlab
 from adlab import padim_fit
 from adlab._maps import enlarge_and_blur
 from adlab.backbones import concatenate
-from adlab.data import ImageSet
+from adlab.data import ImageFolder, ImageSet
 from adlab.padim import (
     PaDiM,
     mahalanobis_map,
@@ -27,7 +27,6 @@ from adlab.padim import (
     squared_distances,
     whiten,
 )
-from adlab.padim_fit import ImageFolder
 from adlab.vectors import Moments
 
 LAYERS = ("fine", "middle", "coarse")

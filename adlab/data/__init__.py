@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adlab._checks import check_choice
+from adlab.data.files import ImageFolder, Reading, read_image
 from adlab.data.imageset import ImageSet, Splits, misalign
 
 
@@ -56,13 +57,16 @@ __all__ = [
     "DATA_SETS",
     "EMBEDDED",
     "PUBLIC",
+    "ImageFolder",
     "ImageSet",
+    "Reading",
     "Splits",
     "cases",
     "from_folder",
     "load",
     "loader",
     "misalign",
+    "read_image",
     "unpack",
 ]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +16,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
 
-from adlab._checks import check_number
+from adlab._checks import check_choice, check_number
+from adlab.data.archives import check_path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE")  # systems keep copies in such
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -34,18 +41,123 @@ class Sample(NamedTuple):
     mask: Path | None = None  # None: nothing is anomalous, or nobody has marked it
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How files become images of one kind: what was learned from some is asked of
+    others that are read in the same way.
+
+    Args:
+        size: (H, W), or one number for both, to which images are resized (bilinear,
+            antialiased); None keeps their size.
+        crop: side of the square that is then cut from the middle; None for the whole.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range.
+    """
+
+    size: tuple[int, int] | None = None
+    crop: int | None = None
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_choice("channels", self.channels, (1, 3))
+        size, crop = check_sizes(self.size, self.crop)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "crop", crop)
+
+    def read(self, file: str | os.PathLike) -> Tensor:
+        """A file as float32 (C, H, W) in [0, 1].
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it cannot be read, is smaller than the crop, or has colours
+                where grey is expected. The message names it.
+        """
+        image = read_image(file, self.size, self.crop)
+        if len(image) > self.channels:
+            raise ValueError(f"{file}: expected a grey image, got one in colours")
+        return image.expand(self.channels, -1, -1)
+
+
+class ImageFolder(Dataset):
+    """Images in files, read one at a time when they are asked for: enough to fit to.
+
+    They are grey if all of them are, and else RGB.
+
+    Args:
+        path: a folder, whose images are taken in any depth, by name; or the files
+            themselves, in their order. Hidden files and folders are left out.
+        size: (H, W), or one number for both, to which images are resized; None keeps
+            their size, which must then be the same for all.
+        crop: side of the square that is then cut from the middle; None for the whole.
+        reading: how to read them, in the place of size and crop.
+
+    Attributes:
+        files: their paths.
+        reading: the `Reading` of each.
+
+    Raises:
+        FileNotFoundError: no such folder or file, or no image in the folder.
+        ValueError: an image that cannot be read, or one of another height and width; an
+            argument out of its range.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
+        size: int | tuple[int, int] | None = None,
+        crop: int | None = None,
+        reading: Reading | None = None,
+    ):
+        if reading is not None and (size, crop) != (None, None):
+            raise ValueError("reading: expected none beside size or crop, got both")
+        check_sizes(size, crop)
+        self.files = _files(path)
+        self.reading = reading or Reading(size, crop, count_channels(self.files))
+        self.shape = self[0].shape
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.reading.read(self.files[index])
+        if index and image.shape != self.shape:
+            raise ValueError(
+                f"{self.files[index]}: expected shape {tuple(self.shape)}, as "
+                f"{self.files[0]} has, got {tuple(image.shape)}; with a size, images "
+                "are resized"
+            )
+        return image
+
+
+def _files(path: object) -> list[Path]:
+    """The images below a folder, or those that are listed."""
+    if isinstance(path, list | tuple):
+        files = [check_path("path", file) for file in path]
+    else:
+        path = check_path("path", path)
+        files = sorted(file for file in path.rglob("*") if is_image(file, path))
+    if not files:
+        raise FileNotFoundError(f"path: expected a folder with images, got {path}")
+    return files
+
+
+def is_image(file: Path, folder: Path) -> bool:
+    """Whether a file is an image, by its name, and is not hidden below the folder."""
+    parts = file.relative_to(folder).parts
+    hidden = any(part.startswith(HIDDEN) for part in parts)
+    return file.suffix.lower() in SUFFIXES and not hidden and not file.is_dir()
+
+
 def image_files(folder: Path) -> list[Path]:
     """The images in a folder, by name; ValueError where there is none."""
-    files = [
-        f
-        for f in folder.iterdir()
-        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
-    ]
+    files = sorted(file for file in folder.iterdir() if is_image(file, folder))
     if not files:
         raise ValueError(
             f"{folder}: expected images ({', '.join(SUFFIXES)}), found none"
         )
-    return sorted(files)
+    return files
 
 
 def check_sizes(
@@ -105,18 +217,59 @@ def _as_text(shape: tuple[int, int]) -> str:
     return f"{shape[0]}×{shape[1]}"
 
 
-def read_image(file: Path) -> Tensor:
+def read_image(
+    file: str | os.PathLike,
+    size: int | tuple[int, int] | None = None,
+    crop: int | None = None,
+) -> Tensor:
     """An image of any kind as float32 (C, H, W) in [0, 1], C = 1 for grey and 3 for
     colour.
+
+    Args:
+        file: png, jpg, bmp, tif, webp, or whatever Pillow reads. It is turned upright,
+            transparency is dropped, and 16 bits a pixel are kept.
+        size: (H, W), or one number for both, to which it is resized (bilinear,
+            antialiased); None keeps its size.
+        crop: side of the square that is then cut from the middle; None for the whole.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or is smaller than the crop. The message names
+            it.
     """
+    file = check_path("file", file)
+    size, crop = check_sizes(size, crop)
+    with _opened(file) as image:
+        values = _pixels(ImageOps.exif_transpose(image))
+    image = torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1).contiguous()
+    return crop_middle(resize(image, size, mode="bilinear", antialias=True), crop, file)
+
+
+def count_channels(files: Iterable[Path]) -> int:
+    """1 if all images are grey, as their headers say, and else 3."""
+    for file in files:
+        with _opened(file) as image:
+            if not _is_grey(image):
+                return 3
+    return 1
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """An open image; whatever goes wrong with it is an error that names the file."""
+    if not file.is_file():
+        raise FileNotFoundError(f"file: expected an image, got {file}, where is none")
     try:
         with Image.open(file) as image:
-            values = _pixels(ImageOps.exif_transpose(image))
+            yield image
     except UNREADABLE as error:
         raise ValueError(
             f"{file}: expected an image, but it cannot be read as one: {error}"
         ) from error
-    return torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1).contiguous()
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

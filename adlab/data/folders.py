@@ -27,6 +27,7 @@ from adlab._checks import check_number
 from adlab.data.archives import check_path, unpack
 from adlab.data.files import (
     SUFFIXES,
+    Reading,
     Sample,
     check_sizes,
     image_files,
@@ -233,13 +234,18 @@ def _read_layout(
     normals = images[: len(train)]
     is_val = draw_validation(normals, val_fraction, seed)
     kinds = [sample.kind for sample in test]
+    reading = Reading(size, crop, images.shape[1])
     test_set = ImageSet(
         images[len(train) :],
         labels=np.array([kind != "good" for kind in kinds]),
         masks=masks[len(train) :] if (path / "ground_truth").is_dir() else None,
         kinds=kinds,
+        reading=reading,
     )
-    return Splits(ImageSet(normals[~is_val]), ImageSet(normals[is_val]), test_set)
+    train_set, val_set = (
+        ImageSet(normals[part], reading=reading) for part in (~is_val, is_val)
+    )
+    return Splits(train_set, val_set, test_set)
 
 
 def _folder(path: Path, *parts: str) -> Path:

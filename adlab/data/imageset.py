@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adlab._checks import check_images, check_labels, check_masks, check_number
+from adlab.data.files import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class ImageSet:
             has no masks.
         kinds: N names, "good" for a normal image. Default: "good" or "anomaly" after
             the label.
+        reading: how its files were read, so that others can be read in the same way;
+            None where it comes from no files.
 
     Raises:
         ValueError, TypeError: an argument of another shape, type or range, or a mask
@@ -35,6 +38,7 @@ class ImageSet:
     labels: Tensor | None = None
     masks: Tensor | None = None
     kinds: list[str] | None = field(default=None, repr=False)
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         images = check_images(self.images)
@@ -73,8 +77,9 @@ class ImageSet:
         """
         rows = np.arange(len(self))[index].reshape(-1).tolist()
         masks = None if self.masks is None else self.masks[rows]
+        kinds = [self.kinds[i] for i in rows]
         return ImageSet(
-            self.images[rows], self.labels[rows], masks, [self.kinds[i] for i in rows]
+            self.images[rows], self.labels[rows], masks, kinds, self.reading
         )
 
     def of_kind(self, *kinds: str) -> ImageSet:
@@ -146,6 +151,7 @@ def misalign(
         image_set.labels,
         None if image_set.masks is None else moved[:, channels] > 0.5,
         image_set.kinds,
+        image_set.reading,
     )
 
 

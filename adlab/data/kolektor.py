@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from adlab._checks import check_number
-from adlab.data.files import SUFFIXES, Sample, check_size, image_files, read_samples
+from adlab.data.files import (
+    SUFFIXES,
+    Reading,
+    Sample,
+    check_size,
+    image_files,
+    read_samples,
+)
 from adlab.data.folders import data_root, draw_validation
 from adlab.data.imageset import ImageSet, Splits
 
@@ -78,8 +85,10 @@ def kolektor_sdd(
     is_val = draw_validation(normal, val_fraction, seed)
     labels = defective[is_test].long()
     kinds = ["defect" if label else "good" for label in labels.tolist()]
-    test = ImageSet(images[is_test], labels, masks[is_test], kinds)
-    return Splits(ImageSet(normal[~is_val]), ImageSet(normal[is_val]), test)
+    reading = Reading(size, channels=images.shape[1])
+    test = ImageSet(images[is_test], labels, masks[is_test], kinds, reading)
+    train, val = (ImageSet(normal[p], reading=reading) for p in (~is_val, is_val))
+    return Splits(train, val, test)
 
 
 def _find(root: str | os.PathLike | None) -> Path:
