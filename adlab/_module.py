@@ -84,9 +84,7 @@ class WithScore(LocalizerModule):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps, float32 (B, H, W), and scores, float32 (B,)."""
         with self._at_work(images) as (detector, batch):
-            maps = detector._map(batch)
-            own = type(detector)._score is not Localizer._score
-            scores = detector._score(batch) if own else detector._summary(maps)
+            scores, maps = detector._score_and_map(batch)
             return maps.float(), scores.float()
 
 

@@ -475,13 +475,15 @@ class DeepSAD(_OneClass):
             raise TypeError(
                 f"labelled: expected an ImageSet or None, got {type(labelled).__name__}"
             )
-        super().fit((images, labelled))
-        return self
+        self._labelled = labelled
+        try:
+            return super().fit(images)
+        finally:
+            del self._labelled
 
     def _fit(self, images: object) -> None:
-        images, labelled = images
         next(self._stream(images))
-        self._groups = self._group(labelled)
+        self._groups = self._group(self._labelled)
         super()._fit(images)
         del self._groups
 

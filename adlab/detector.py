@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +25,13 @@ from torch import Tensor, nn
 
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
+from adlab.data.files import ImageFolder, Reading
 from adlab.training import resolve_device, seeded, single_precision, stream, train
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+FORMAT = 1  # of the files that detectors are saved to
 _CLASSES: dict[str, type[Detector]] = {}
 
 
@@ -78,7 +83,7 @@ class Detector:
 
         Args:
             images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet, torch Dataset or
-                DataLoader.
+                DataLoader; or files: a folder, one file, or a list of them.
             y: not looked at; for scikit-learn, which may hand over labels.
 
         Returns:
@@ -86,13 +91,17 @@ class Detector:
 
         Raises:
             TypeError, ValueError: images of another type, shape or range.
+            FileNotFoundError: no such folder or file, or no image in the folder.
         """
+        images = self._read(images)
         fresh = copy.copy(self)
         fresh.__dict__ = {
             name: value for name, value in vars(self).items() if not name.endswith("_")
         }
         with seeded(self.seed), single_precision():
             fresh._fit(images)
+        if reading := _reading_of(images):
+            fresh.reading_ = dataclasses.asdict(reading)
         self.__dict__ = {
             # laid out as a file gives it back: sums in another order round otherwise
             name: value.contiguous() if isinstance(value, Tensor) else value
@@ -104,7 +113,9 @@ class Detector:
         """Score images.
 
         Args:
-            images: as for `fit`, of the same shape as the training images.
+            images: as for `fit`, of the same shape as the training images. Files are
+                read, resized and cropped as the training images were, if these came
+                from files too: by `adlab.data.from_folder` or `ImageFolder`.
 
         Returns:
             float32 (N,), higher = more anomalous.
@@ -112,8 +123,21 @@ class Detector:
         Raises:
             NotFittedError: `fit` was not called.
             TypeError, ValueError: images of another type, shape or range.
+            FileNotFoundError: no such folder or file, or no image in the folder.
+            FloatingPointError: a score is NaN or infinite, as arguments far out of the
+                usual make it.
+
+        Warns:
+            UserWarning: all images have the same score.
         """
-        return self._apply(self._score, images)
+        scores = self._check_finite(self._apply(self._score, images))
+        if len(scores) > 1 and bool((scores == scores[0]).all()):
+            warnings.warn(
+                f"anomaly_score: expected scores that differ, got {float(scores[0]):.3g} "
+                f"for all {len(scores)} images by {self!r}",
+                stacklevel=2,
+            )
+        return scores
 
     def score_samples(self, images: object) -> np.ndarray:
         """The score by the sign of scikit-learn: (N,), lower = more anomalous."""
@@ -203,14 +227,22 @@ class Detector:
             FileNotFoundError: the folder of `path` does not exist.
             IsADirectoryError: `path` is itself a folder.
             TypeError: arguments that no file can hold, as a network of one's own.
+            FloatingPointError: what was learned is not finite.
         """
         from safetensors.torch import save
 
         self._check_fitted()
         path = check_destination(path)
         config, tensors = _pack(self)
-        content = save(tensors, {"adlab": json.dumps(config, default=_plain)})
-        write_whole(path, content)
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise FloatingPointError(
+                    f"detector: expected finite numbers, got {name} with NaN or infinite ones"
+                )
+        text = json.dumps(config, default=_plain)
+        digest = _digest(text, tensors)
+        header = {"format": FORMAT, "sha256": digest, "detector": text}
+        write_whole(path, save(tensors, {"adlab": json.dumps(header)}))
 
     def __repr__(self) -> str:
         """The class with the arguments that are not at their default."""
@@ -240,6 +272,17 @@ class Detector:
         """
 
     # -- what a method calls
+
+    def _read(self, images: object) -> object:
+        """Files as images, read as the training images were; all else as it is."""
+        files = images if isinstance(images, list | tuple) else [images]
+        if not files or not all(isinstance(f, str | os.PathLike) for f in files):
+            return images
+        reading = getattr(self, "reading_", None)
+        if reading is None and self.__sklearn_is_fitted__():
+            reading = {"channels": self.input_shape_[0]}
+        folder = files[0] if os.path.isdir(files[0]) else files
+        return ImageFolder(folder, reading=reading and Reading(**reading))
 
     def _stream(self, images: object) -> Iterator[Tensor]:
         """Checked batches on the device; all must have the shape of the first image
@@ -302,11 +345,31 @@ class Detector:
         return train(network, loss, images, **own | options)
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: object) -> Tensor:
+        (result,) = self._apply_all(lambda batch: (function(batch),), images)
+        return result
+
+    def _apply_all(
+        self, function: Callable[[Tensor], tuple[Tensor, ...]], images: object
+    ) -> list[Tensor]:
+        """What a function gives of every batch, each of its results as one tensor."""
         self._check_fitted()
+        images = self._read(images)
         with torch.no_grad(), seeded(self.seed), single_precision():
-            return torch.cat(
-                [function(batch).float().cpu() for batch in self._stream(images)]
+            parts = [
+                [result.float().cpu() for result in function(batch)]
+                for batch in self._stream(images)
+            ]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    def _check_finite(self, results: Tensor) -> Tensor:
+        """Scores (N,) or maps (N, H, W), if all of them are numbers."""
+        bad = int((~torch.isfinite(results)).view(len(results), -1).any(1).sum())
+        if bad:
+            raise FloatingPointError(
+                f"anomaly_score: expected finite numbers, got NaN or infinite ones for "
+                f"{bad} of {len(results)} images by {self!r}; is an argument too extreme?"
             )
+        return results
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -341,10 +404,26 @@ class Localizer(Detector):
             float32 (N, H, W), higher = more anomalous.
 
         Raises:
-            NotFittedError: `fit` was not called.
-            TypeError, ValueError: images of another type, shape or range.
+            NotFittedError, TypeError, ValueError, FloatingPointError: as of
+                `anomaly_score`.
         """
-        return self._apply(self._map, images)
+        return self._check_finite(self._apply(self._map, images))
+
+    def score_and_map(self, images: object) -> tuple[Tensor, Tensor]:
+        """What `anomaly_score` and `anomaly_map` give, in a single pass.
+
+        Args:
+            images: as for `fit`.
+
+        Returns:
+            float32 scores (N,) and maps (N, H, W).
+
+        Raises:
+            NotFittedError, TypeError, ValueError, FloatingPointError: as of
+                `anomaly_score`.
+        """
+        scores, maps = self._apply_all(self._score_and_map, images)
+        return self._check_finite(scores), self._check_finite(maps)
 
     def module(self, shape: Sequence[int] | None = None) -> nn.Module:
         """What was learned as a network, for all that takes networks: `torch.export`,
@@ -402,11 +481,25 @@ class Localizer(Detector):
     def _score(self, batch: Tensor) -> Tensor:
         return self._summary(self._map(batch))
 
+    def _score_and_map(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Both of a batch; the map is computed once, where the score comes from it."""
+        maps = self._map(batch)
+        own = type(self)._score is not Localizer._score
+        return self._score(batch) if own else self._summary(maps), maps
+
     def _summary(self, maps: Tensor) -> Tensor:
         """The images' scores: the `image_score` ("max" or "mean") of their maps."""
         check_choice("image_score", self.image_score, ("max", "mean"))
         pixels = maps.flatten(1)
         return pixels.amax(1) if self.image_score == "max" else pixels.mean(1)
+
+
+def _reading_of(images: object) -> Reading | None:
+    """How the files were read that an ImageSet or an ImageFolder, or a part of one,
+    holds; None of anything else.
+    """
+    whole = getattr(images, "dataset", images)
+    return getattr(whole, "reading", None)
 
 
 def over_parts(
@@ -461,8 +554,9 @@ def load_detector(path: str | os.PathLike) -> Detector:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file of a detector, damaged, or of a class that is not known
-            here.
+        ValueError: not a file of a detector, damaged (its content has not the digest
+            that it was written with), of another format, or of a class that is not
+            known here.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -473,9 +567,16 @@ def load_detector(path: str | os.PathLike) -> Detector:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {})["adlab"])
+            header = json.loads((file.metadata() or {})["adlab"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _unpack(config, tensors)
+        if header["format"] != FORMAT:
+            raise ValueError(
+                f"path: expected a file of format {FORMAT}, got {path} of format "
+                f"{header['format']}, of another version of adlab"
+            )
+        if header["sha256"] != _digest(header["detector"], tensors):
+            raise KeyError("sha256")
+        return _unpack(json.loads(header["detector"]), tensors)
     except (
         SafetensorError,
         AttributeError,
@@ -487,6 +588,15 @@ def load_detector(path: str | os.PathLike) -> Detector:
         raise ValueError(
             f"path: expected a file written by Detector.save, got {path}, which is damaged or something else"
         ) from error
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """Of all that a file holds: a text, and tensors with names, types and shapes."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _pack(detector: Detector) -> tuple[dict, dict[str, Tensor]]:

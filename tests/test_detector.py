@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import adlab
-from adlab.data import ImageSet
-from adlab.detector import Detector, Localizer
+from adlab.data import ImageFolder, ImageSet, Reading
+from adlab.detector import Detector, Localizer, _digest
 from adlab.training import train
 from adlab.vectors import KNN, Gaussian, Patchwise, PCAResidual, PixelGaussian
 
@@ -583,6 +585,14 @@ def written(path, content):
     return path
 
 
+def forge(path, config, tensors):
+    """A file whose digest is right, whatever it holds."""
+    digest = _digest(config, tensors)
+    header = {"format": 1, "sha256": digest, "detector": config}
+    save_file(tensors, path, {"adlab": json.dumps(header)})
+    return path
+
+
 def altered(path, **changes):
     """A saved detector whose configuration was changed by hand."""
     Gaussian().fit(pictures()).save(path)
@@ -592,8 +602,7 @@ def altered(path, **changes):
         "values": {},
         "detectors": {},
     } | changes
-    save_file(load_file(path), path, {"adlab": json.dumps(config)})
-    return path
+    return forge(path, json.dumps(config), load_file(path))
 
 
 def truncated(path):
@@ -611,12 +620,8 @@ FOREIGN = {
     "other-safetensors": lambda path: (
         save_file({"mean_": torch.zeros(3)}, path) or path
     ),
-    "other-metadata": lambda path: (
-        save_file({"a": torch.zeros(3)}, path, {"adlab": "{"}) or path
-    ),
-    "number-for-metadata": lambda path: (
-        save_file({"a": torch.zeros(3)}, path, {"adlab": "3"}) or path
-    ),
+    "other-metadata": lambda path: forge(path, "{", {"a": torch.zeros(3)}),
+    "number-for-metadata": lambda path: forge(path, "3", {"a": torch.zeros(3)}),
     "pickle": lambda path: torch.save({"mean_": torch.zeros(3)}, path) or path,
     "unknown-argument": lambda path: altered(path, params={"colour": "red"}),
     "bad-argument": lambda path: altered(path, params={"reg_covar": -1}),
@@ -638,6 +643,142 @@ def test_other_files_are_refused(name, tmp_path):
     path = FOREIGN[name](tmp_path / "file")
     with pytest.raises(ValueError, match=r"expected .* got"):
         adlab.load_detector(path)
+
+
+def flipped(path, place):
+    """One bit of the file turned."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << place % 8
+    return written(path, bytes(content))
+
+
+def test_a_file_with_any_bit_turned_is_refused(tmp_path):
+    PCAResidual(2).fit(pictures()).save(tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    for place in range(0, len(whole), 7):
+        written(tmp_path / "file", whole)
+        with pytest.raises(ValueError, match="path: expected"):
+            adlab.load_detector(flipped(tmp_path / "file", place))
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "half": lambda x: x.half(),
+        "integer": lambda x: x.int(),
+        "another shape": lambda x: x[None],
+        "zero": lambda x: 0 * x,
+        "nan": lambda x: x / 0,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_a_file_with_other_tensors_is_refused(change, tmp_path):
+    path = tmp_path / "file"
+    PixelGaussian().fit(pictures()).save(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    tensors["gaussian_.mean_"] = change[1](tensors["gaussian_.mean_"])
+    save_file(tensors, path, header)
+    with pytest.raises(ValueError, match="damaged or something else"):
+        adlab.load_detector(path)
+
+
+def test_a_file_of_a_later_format_is_named(tmp_path):
+    save_file({}, tmp_path / "file", {"adlab": json.dumps({"format": 2})})
+    with pytest.raises(ValueError, match=r"format 1, got .* of format 2, of another"):
+        adlab.load_detector(tmp_path / "file")
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    detector = PixelGaussian().fit(pictures())
+    detector.gaussian_.mean_ /= 0
+    with pytest.raises(
+        FloatingPointError, match=r"got gaussian_\.mean_ with NaN or infinite"
+    ):
+        detector.save(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["anomaly_score", "anomaly_map", "score_and_map"])
+def test_scores_that_are_no_numbers_are_an_error_with_the_arguments(call):
+    detector = PixelGaussian(reg_covar=1e-3).fit(pictures())
+    detector.gaussian_.mean_ /= 0
+    words = r"finite numbers, got .* 3 of 3 images by PixelGaussian\(reg_covar=0.001\)"
+    with pytest.raises(FloatingPointError, match=words):
+        getattr(detector, call)(pictures(3))
+
+
+def test_one_score_for_all_images_is_warned_of():
+    detector = Gaussian(reg_covar=1e300).fit(pictures())
+    words = "expected scores that differ, got 0 for all 3 images by Gaussian"
+    with pytest.warns(UserWarning, match=words):
+        detector.anomaly_score(pictures(3, seed=1))
+
+
+# Files of images
+
+
+def written_pictures(folder, n=6, height=10, width=8, seed=0):
+    """Grey PNG files, and their values."""
+    folder.mkdir()
+    images = (pictures(n, 1, height, width, seed) * 255).byte()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    return images / 255
+
+
+@pytest.mark.parametrize("form", [str, Path, lambda f: sorted(f.iterdir())])
+def test_files_are_scored_as_their_images(form, tmp_path):
+    images = written_pictures(tmp_path / "new", seed=1)
+    detector = PixelGaussian().fit(written_pictures(tmp_path / "good"))
+    twin = PixelGaussian().fit(tmp_path / "good")
+    found = twin.anomaly_score(form(tmp_path / "new"))
+    torch.testing.assert_close(found, detector.anomaly_score(images))
+    alone = twin.anomaly_map(tmp_path / "new" / "3.png")
+    torch.testing.assert_close(alone, detector.anomaly_map(images[3:4]))
+
+
+@pytest.mark.parametrize(
+    "part", [lambda d: d, lambda d: Subset(d, range(5)), lambda d: DataLoader(d, 2)]
+)
+def test_files_are_read_as_those_of_the_training_also_after_saving(part, tmp_path):
+    written_pictures(tmp_path / "good")
+    written_pictures(tmp_path / "new", height=32, width=24, seed=1)
+    data = ImageFolder(tmp_path / "good", size=(9, 8), crop=6)
+    PixelGaussian().fit(part(data)).save(tmp_path / "model")
+    loaded = adlab.load_detector(tmp_path / "model")
+    alike = ImageFolder(tmp_path / "new", size=(9, 8), crop=6)
+    expected = loaded.anomaly_map(torch.stack(list(alike)))
+    assert torch.equal(loaded.anomaly_map(tmp_path / "new"), expected)
+
+
+def test_an_image_set_says_how_its_files_were_read(tmp_path):
+    images = written_pictures(tmp_path / "good")
+    reading = Reading((5, 4), None, 1)
+    small = ImageSet(
+        torch.stack([reading.read(f) for f in ImageFolder(tmp_path / "good").files]),
+        reading=reading,
+    )
+    detector = PixelGaussian().fit(small)
+    assert len(detector.anomaly_score(tmp_path / "good")) == len(images)
+
+
+def test_files_of_another_size_are_refused_where_nothing_says_how_to_read_them(
+    tmp_path,
+):
+    written_pictures(tmp_path / "new")
+    detector = PixelGaussian().fit(pictures())
+    with pytest.raises(ValueError, match=r"expected shape \(N, 1, 8, 6\)"):
+        detector.anomaly_score(tmp_path / "new")
+
+
+@pytest.mark.parametrize("call", ["fit", "anomaly_score", "anomaly_map"])
+def test_files_that_are_not_there_are_named(call, tmp_path):
+    detector = PixelGaussian().fit(pictures())
+    with pytest.raises(FileNotFoundError, match=r"expected an image, got .*missing"):
+        getattr(detector, call)(tmp_path / "missing.png")
+    assert torch.isfinite(detector.anomaly_score(pictures(2))).all()
 
 
 def test_a_missing_file_is_named(tmp_path):
