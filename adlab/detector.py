@@ -100,7 +100,7 @@ class Detector:
         }
         with seeded(self.seed), single_precision():
             fresh._fit(images)
-        if reading := _reading_of(images):
+        if reading := reading_of(images):
             fresh.reading_ = dataclasses.asdict(reading)
         self.__dict__ = {
             # laid out as a file gives it back: sums in another order round otherwise
@@ -191,6 +191,16 @@ class Detector:
         """Whether `fit` was called."""
         return hasattr(self, "input_shape_")
 
+    @property
+    def reading(self) -> Reading | None:
+        """How it reads files: as those of the training images were, or with as many
+        channels as these have; None before `fit`.
+        """
+        if hasattr(self, "reading_"):
+            return Reading(**self.reading_)
+        fitted = self.__sklearn_is_fitted__()
+        return Reading(channels=self.input_shape_[0]) if fitted else None
+
     def to(self, device: str | torch.device) -> Self:
         """Move all that was learned, and compute there from now on.
 
@@ -278,11 +288,8 @@ class Detector:
         files = images if isinstance(images, list | tuple) else [images]
         if not files or not all(isinstance(f, str | os.PathLike) for f in files):
             return images
-        reading = getattr(self, "reading_", None)
-        if reading is None and self.__sklearn_is_fitted__():
-            reading = {"channels": self.input_shape_[0]}
         folder = files[0] if os.path.isdir(files[0]) else files
-        return ImageFolder(folder, reading=reading and Reading(**reading))
+        return ImageFolder(folder, reading=self.reading)
 
     def _stream(self, images: object) -> Iterator[Tensor]:
         """Checked batches on the device; all must have the shape of the first image
@@ -494,7 +501,7 @@ class Localizer(Detector):
         return pixels.amax(1) if self.image_score == "max" else pixels.mean(1)
 
 
-def _reading_of(images: object) -> Reading | None:
+def reading_of(images: object) -> Reading | None:
     """How the files were read that an ImageSet or an ImageFolder, or a part of one,
     holds; None of anything else.
     """

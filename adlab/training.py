@@ -216,15 +216,26 @@ def _epoch(
     return total / count
 
 
-def _progress(epochs: int) -> tqdm:
+def _progress(total: int, unit: str = "epoch", what: str | None = None) -> tqdm:
     """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a
     pipe).
+
+    Args:
+        total: of the units, by `update` of the bar.
+        unit: as "epoch".
+        what: is going on; None for no word.
     """
     notebook = in_notebook()
     file = _Cell() if notebook else sys.stderr
     quiet = not notebook and not file.isatty()
     return tqdm(
-        total=epochs, unit="epoch", file=file, disable=quiet, leave=notebook, ncols=72
+        total=total,
+        unit=unit,
+        desc=what,
+        file=file,
+        disable=quiet,
+        leave=notebook,
+        ncols=72,
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
-from adlab import padim_fit
+from adlab import inspection
 from adlab._maps import enlarge_and_blur
 from adlab.backbones import concatenate
 from adlab.data import ImageFolder, ImageSet
@@ -542,18 +542,25 @@ def run(*command):
 
 def test_two_processes_fit_what_one_does(tmp_path):
     write_images(tmp_path, pictures(9))
-    fit = ("adlab.padim_fit", tmp_path, "--backbone", "texnet-random", "--seed", 1)
+    option = ("-o", "backbone=texnet-random", "--seed", 1, "--size", 32)
+    fit = ("adlab", "fit", tmp_path, *option, "--held-out", 0.3)
     path = tmp_path / "two.safetensors"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     printed = run(*torchrun, "-m", *fit, "--out", path)
-    assert printed.count("9 images") == 1
-    one = PaDiM("texnet-random", seed=1).fit(ImageFolder(tmp_path))
+    assert printed.count("6 images learned, 3 held out") == 1
     two = adlab.load_detector(path)
+    images = ImageFolder(tmp_path, size=32)
+    learn, held_out = inspection.hold_out(images.files, 0.3, seed=1)
+    part = ImageFolder(learn, reading=images.reading)
+    one = inspection.fit(PaDiM("texnet-random", seed=1), part, held_out)
+    assert one.reading == two.reading == images.reading
+    scores = [sorted(inspection.normal_of(each).scores) for each in (one, two)]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
     for name in ("rows_", "means_"):
         pairs = zip(getattr(one, name), getattr(two, name), strict=True)
         for mine, theirs in pairs:
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
-    test = pictures(2, seed=1)
+    test = pictures(2, width=32, seed=1)
     torch.testing.assert_close(
         one.anomaly_map(test), two.anomaly_map(test), rtol=1e-6, atol=1e-6
     )
@@ -579,10 +586,3 @@ def test_images_of_a_folder_are_read_one_by_one(tmp_path):
         ValueError, match=r"2\.png: expected shape \(1, 30, 24\).* got \(1, 32, 24\)"
     ):
         ImageFolder(tmp_path)[1]
-
-
-def test_command_line_looks_where_to_write_before_it_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(padim_fit, "fit", lambda *_: pytest.fail("fitted first"))
-    write_images(tmp_path, pictures(2))
-    with pytest.raises(FileNotFoundError, match="path: expected a file in an existing"):
-        padim_fit.main([str(tmp_path), "--out", str(tmp_path / "no" / "x.safetensors")])

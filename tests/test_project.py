@@ -35,6 +35,7 @@ REQUIRED = {
 # must be enough.
 COLAB = {
     "filelock",
+    "jinja2",
     "lazy-loader",
     "matplotlib",
     "numpy",

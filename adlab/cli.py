@@ -1,0 +1,196 @@
+"""The command `adlab`: learn from normal images, inspect others, compare methods.
+
+    adlab fit good/ --size 256 --out model.safetensors
+    adlab score model.safetensors new/ --fpr 0.05 --report out/
+    adlab bench padim mvtec-ad --category bottle
+
+`adlab COMMAND --help` tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adlab import distributed, inspection, load_detector, report
+from adlab._checks import check_number
+from adlab._methods import methods
+from adlab.bench import __main__ as bench
+from adlab.bench.methods import make_detector
+from adlab.data.files import ImageFolder
+from adlab.detector import check_destination
+
+REFUSALS = (ValueError, TypeError, ArithmeticError, OSError, ImportError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """The command line; whatever is refused is one line, and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["bench"]:
+        return bench.main(arguments[1:])
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, when killed
+    try:
+        with distributed.processes():
+            options.run(options)
+    except REFUSALS as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="adlab",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = result.add_subparsers(required=True, metavar="COMMAND")
+    _add_fit(commands)
+    _add_score(commands)
+    commands.add_parser("bench", help="run a method on a data set, see adlab bench -h")
+    return result
+
+
+# -- fit
+
+
+def _add_fit(commands: argparse._SubParsersAction) -> None:
+    sub = commands.add_parser(
+        "fit",
+        help="learn from a folder of normal images",
+        description="Learn from normal images, hold some out for the threshold, and "
+        "write one file. PaDiM is fitted by several processes under torchrun: "
+        "torchrun --nproc-per-node=2 -m adlab fit ...",
+    )
+    add = sub.add_argument
+    add("images", nargs="+", type=Path, help="folder of normal images, or files")
+    add("--out", type=Path, required=True, help="file to write, *.safetensors")
+    add("--method", default="padim", choices=_detectors(), metavar="NAME")
+    how = {"action": "append", "type": bench.option, "default": []}
+    add("-o", "--option", help="of the method", metavar="NAME=VALUE", **how)
+    add("--size", type=int, default=256, help="side that images get; default: 256")
+    add("--crop", type=int, help="side of the square cut from the middle")
+    add("--held-out", type=float, default=0.2, help="share of images; default: 0.2")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--device", default="auto", help="auto, cpu, cuda, ...; default: auto")
+    sub.set_defaults(run=fit)
+
+
+def _detectors() -> list[str]:
+    """Methods that learn from normal images alone."""
+    return [
+        name
+        for name, method in methods().items()
+        if method.task == "detection" and not method.labelled
+    ]
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Learn, and write the detector."""
+    check_destination(options.out)
+    check_number("held-out", options.held_out, 0, 1, open_low=True, open_high=True)
+    detector = make_detector(
+        options.method, dict(options.option), seed=options.seed, device=options.device
+    )
+    images = ImageFolder(_one_or_all(options.images), options.size, options.crop)
+    learn, held_out = inspection.hold_out(images.files, options.held_out, options.seed)
+    inspection.fit(detector, ImageFolder(learn, reading=images.reading), held_out)
+    if distributed.rank() == 0:
+        detector.save(options.out)
+        print(
+            f"{len(learn)} images learned, {len(held_out)} held out, "
+            f"{'×'.join(map(str, images.shape))} each\n"
+            f"{options.out}: {detector}, {options.out.stat().st_size / 1e6:.1f} MB"
+        )
+
+
+def _one_or_all(paths: list[Path]) -> Path | list[Path]:
+    """One folder, or files."""
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else paths
+
+
+# -- score
+
+
+def _add_score(commands: argparse._SubParsersAction) -> None:
+    sub = commands.add_parser(
+        "score",
+        help="score images, and say which are anomalous",
+        description="Score images by a detector of adlab fit. Without --report, a table "
+        "is printed; with it, a folder gets scores.csv, pictures of the maps, and "
+        "report.html, which needs no network.",
+    )
+    add = sub.add_argument
+    add("model", type=Path, help="file that adlab fit wrote")
+    add("images", nargs="+", type=Path, help="folder of images, or files")
+    add("--fpr", type=float, default=0.05, help="share of false alarms; default: 0.05")
+    add("--report", type=Path, help="new folder")
+    add("--device", help="auto, cpu, cuda, ...; default: as in adlab fit")
+    sub.set_defaults(run=score)
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score, and print or write what is found."""
+    detector = load_detector(options.model)
+    if options.device:
+        detector.to(options.device)
+    limit = inspection.threshold(detector, options.fpr)
+    folder = _one_or_all(options.images)
+    names = _names(ImageFolder(folder, reading=detector.reading).files)
+    if options.report is None:
+        verdicts = _inspect(detector, names, limit, None)
+        if distributed.rank() == 0:
+            report.write_table(sys.stdout, verdicts)
+        return
+    with report.whole_folder(options.report) as out:
+        verdicts = _inspect(detector, names, limit, out)
+        if distributed.rank() == 0:
+            with (out / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+                report.write_table(file, verdicts)
+            paths = {name: file for file, name in names.items()}
+            report.write_page(
+                out / "report.html",
+                verdicts,
+                paths,
+                detector,
+                options.fpr,
+                model=options.model.name,
+            )
+    if distributed.rank() == 0:
+        n = sum(verdict.verdict == "anomalous" for verdict in verdicts)
+        print(f"{n} of {len(verdicts)} images are called anomalous")
+        print(options.report / "report.html")
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """Their paths below the folder that all are in."""
+    whole = [file.absolute() for file in files]
+    common = os.path.commonpath([file.parent for file in whole])
+    return {
+        file: path.relative_to(common).as_posix()
+        for file, path in zip(files, whole, strict=True)
+    }
+
+
+def _inspect(
+    detector: object, names: dict[Path, str], limit: float, out: Path | None
+) -> list[report.Verdict]:
+    """Verdicts on all files, of all processes; pictures of their maps go to `out`."""
+    found = []
+    for file, value, anomaly_map in inspection.inspect(detector, list(names)):
+        verdict = "anomalous" if value > limit else "normal"
+        found.append(report.Verdict(names[file], value, verdict))
+        if out is not None and anomaly_map is not None:
+            picture = report.map_file(out, names[file])
+            report.write_map(picture, anomaly_map, inspection.normal_of(detector))
+    return sorted(distributed.gather(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""From a folder of normal images to verdicts on new ones: hold some out, learn from the
+others, take the threshold from those held out.
+
+It works for one process as for several, see `adlab.distributed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from adlab import distributed
+from adlab.data.files import ImageFolder
+from adlab.decision import quantile_threshold
+from adlab.detector import Detector, Localizer
+from adlab.training import _progress
+
+CHUNK = 8  # images whose maps are held at a time
+
+
+class Normal(NamedTuple):
+    """What a fitted detector gives of normal images that it was not fitted to.
+
+    `scores` are theirs, one each; half of all pixels of their maps are below `low`, and
+    all below `high` (both 0, where the detector has no maps).
+    """
+
+    scores: list[float]
+    low: float
+    high: float
+
+
+class Result(NamedTuple):
+    """The score of a file, and its map (H, W), or None where the detector has none."""
+
+    file: Path
+    score: float
+    map: Tensor | None
+
+
+def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> Detector:
+    """Fit a detector to files, and let it remember what it gives of others, held out, as
+    its `normal_`, a `Normal`.
+
+    Raises:
+        ValueError: whatever `adlab.distributed.fit` refuses.
+    """
+    distributed.fit(detector, Watched(images))
+    results = list(inspect(detector, held_out, "held out"))
+    scores = distributed.gather([result.score for result in results])
+    maps = [result.map for result in results if result.map is not None]
+    ranges = distributed.gather([(float(m.median()), float(m.max())) for m in maps])
+    low, high = np.transpose(ranges or [(0, 0)])
+    detector.normal_ = Normal(scores, float(np.median(low)), float(high.max()))
+    return detector
+
+
+def normal_of(detector: Detector) -> Normal:
+    """What a detector remembers of the images held out.
+
+    Raises:
+        ValueError: nothing, as it was fitted otherwise.
+    """
+    if not hasattr(detector, "normal_"):
+        raise ValueError(
+            f"model: expected one that `adlab fit` wrote, with the scores of images held "
+            f"out, got {detector!r} without any"
+        )
+    return Normal(*detector.normal_)
+
+
+def inspect(
+    detector: Detector, files: Sequence[Path], what: str = "inspecting"
+) -> Iterator[Result]:
+    """Results of the files that are for this process, in their order.
+
+    Raises:
+        NotFittedError, TypeError, ValueError, FileNotFoundError, FloatingPointError: as
+            of `Detector.anomaly_score`.
+    """
+    files = distributed.share(files)
+    with _progress(len(files), "image", what) as bar:
+        for start in range(0, len(files), CHUNK):
+            part = files[start : start + CHUNK]
+            for result in map(Result, part, *_scores_and_maps(detector, part)):
+                yield result
+                bar.update()
+
+
+def _scores_and_maps(
+    detector: Detector, files: Sequence[Path]
+) -> tuple[list[float], Sequence[Tensor | None]]:
+    if isinstance(detector, Localizer):
+        scores, maps = detector.score_and_map(files)
+        return scores.tolist(), maps
+    return detector.anomaly_score(files).tolist(), [None] * len(files)
+
+
+def hold_out(
+    files: Sequence[Path], fraction: float, seed: int
+) -> tuple[list[Path], list[Path]]:
+    """Files to learn from, and files held out, drawn at random; copies of an image are
+    on the same side.
+
+    Args:
+        files: two different ones at least.
+        fraction: of the different ones, in (0, 1); at least one is held out.
+        seed: of the draw.
+
+    Raises:
+        ValueError: too few different files.
+    """
+    digests = np.array([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    drawn = np.random.default_rng(seed).permutation(np.unique(digests))
+    chosen = np.isin(digests, drawn[: max(1, round(fraction * len(drawn)))])
+    if chosen.all():
+        raise ValueError(
+            f"images: expected at least two different ones, as some are held out, got "
+            f"{len(drawn)}"
+        )
+    learn, held = (np.flatnonzero(side) for side in (~chosen, chosen))
+    return [files[i] for i in learn], [files[i] for i in held]
+
+
+class Watched(Dataset):
+    """The images of a folder, with a bar that shows how many have been read."""
+
+    def __init__(self, folder: ImageFolder):
+        self.dataset, self.reading = folder, folder.reading
+        self.bar = _progress(len(folder), "image", "learning")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self.bar.n == len(self):
+            self.bar.reset()  # as it is read once more
+        self.bar.update()
+        return self.dataset[index]
+
+
+def threshold(detector: Detector, fpr: float) -> float:
+    """The threshold that a new normal image exceeds with probability at most `fpr`, see
+    `adlab.decision.quantile_threshold`.
+
+    Raises:
+        TypeError, ValueError: a rate that is not in (0, 1), or too small for the number
+            of images held out.
+    """
+    return quantile_threshold(normal_of(detector).scores, fpr)
