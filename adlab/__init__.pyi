@@ -2,6 +2,8 @@ from . import (
     augmentation as augmentation,
     backbones as backbones,
     bench as bench,
+    bias_free as bias_free,
+    classifier as classifier,
     cli as cli,
     contract as contract,
     dagmm as dagmm,

@@ -217,3 +217,20 @@ def check_flags(flags: object, name: str, length: int | None = None) -> np.ndarr
             f"{name}: expected only True and False (or 1 and 0), got {values[:5].tolist()}"
         )
     return array.astype(bool)
+
+
+def check_classes(labels: object, n: int, n_classes: int) -> Tensor:
+    """Classes as int64 (n,), each from 0 to n_classes - 1."""
+    tensor = as_tensor("labels", labels).cpu()
+    if tensor.shape != (n,):
+        raise ValueError(
+            f"labels: expected shape ({n},), one class a sample; got {tuple(tensor.shape)}"
+        )
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise TypeError(f"labels: expected whole numbers, got {tensor.dtype}")
+    if bool((tensor < 0).any()) or bool((tensor >= n_classes).any()):
+        raise ValueError(
+            f"labels: expected classes from 0 to {n_classes - 1}, "
+            f"got from {int(tensor.min())} to {int(tensor.max())}"
+        )
+    return tensor.long()

@@ -19,7 +19,7 @@ from adlab import distributed
 from adlab.data.files import ImageFolder
 from adlab.decision import quantile_threshold
 from adlab.detector import Detector, Localizer
-from adlab.training import _progress
+from adlab.training import progress
 
 CHUNK = 8  # images whose maps are held at a time
 
@@ -85,7 +85,7 @@ def inspect(
             of `Detector.anomaly_score`.
     """
     files = distributed.share(files)
-    with _progress(len(files), "image", what) as bar:
+    with progress(len(files), "image", what) as bar:
         for start in range(0, len(files), CHUNK):
             part = files[start : start + CHUNK]
             for result in map(Result, part, *_scores_and_maps(detector, part)):
@@ -133,7 +133,7 @@ class Watched(Dataset):
 
     def __init__(self, folder: ImageFolder):
         self.dataset, self.reading = folder, folder.reading
-        self.bar = _progress(len(folder), "image", "learning")
+        self.bar = progress(len(folder), "image", "learning")
 
     def __len__(self) -> int:
         return len(self.dataset)

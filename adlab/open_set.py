@@ -13,28 +13,27 @@ recognition: a good closed-set classifier is all you need, ICLR 2022.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
 
 from adlab import metrics
 from adlab._checks import (
-    as_tensor,
     check_choice,
+    check_classes,
     check_flags,
     check_number,
     check_scores,
     check_vectors,
 )
 from adlab._parameters import Fraction
+from adlab.classifier import batch_logits
 from adlab.decision import ROUNDING, quantile_threshold
 from adlab.detector import Detector
-from adlab.training import _progress, resolve_device, seeded, stream
 
 UNKNOWN = -1  # the answer beside the classes 0, …, L - 1
 
@@ -139,7 +138,7 @@ class OpenMax:
         """
         logits = _check_logits(logits)
         n_classes = logits.shape[1]
-        labels = _check_classes(labels, len(logits), n_classes).to(logits.device)
+        labels = check_classes(labels, len(logits), n_classes).to(logits.device)
         if self.alpha is not None:
             check_number("alpha", self.alpha, 1, n_classes, whole=True)
         correct = logits.argmax(1) == labels
@@ -331,7 +330,7 @@ class OpenSetClassifier(Detector):
 
     def _score(self, batch: Tensor) -> Tensor:
         score = self.score if callable(self.score) else SCORES[self.score]
-        return score(_logits(self.classifier, batch))
+        return score(batch_logits(self.classifier, batch))
 
     def predict(self, images: object) -> Tensor:
         """Name the class of each image, or `UNKNOWN`, which is -1.
@@ -349,229 +348,9 @@ class OpenSetClassifier(Detector):
         return self._apply(self._predict, images).long()
 
     def _predict(self, batch: Tensor) -> Tensor:
-        classes = _logits(self.classifier, batch).argmax(1)
+        classes = batch_logits(self.classifier, batch).argmax(1)
         unknown = self._score(batch).float() > self.threshold_
         return classes.masked_fill(unknown, UNKNOWN)
-
-
-def logits_of(
-    classifier: nn.Module,
-    images: object,
-    batch_size: int = 256,
-    device: str | torch.device = "auto",
-) -> Tensor:
-    """The logits of images, in eval mode and without gradients.
-
-    Args:
-        classifier: maps images (B, C, H, W) to logits (B, L).
-        images: as for every detector.
-        batch_size: images at a time.
-        device: see `adlab.training.resolve_device`.
-
-    Returns:
-        float32 (N, L).
-
-    Raises:
-        TypeError, ValueError: bad images; or what the classifier gives is no (B, L), or
-            already normalised to (log-)probabilities, in which the largest logit and
-            the energy are lost.
-    """
-    device = resolve_device(device)
-    with torch.no_grad():
-        batches = stream(images, batch_size)
-        rows = [_logits(classifier, batch.to(device)).cpu() for batch in batches]
-    return torch.cat(rows).float()
-
-
-def _logits(classifier: nn.Module, batch: Tensor) -> Tensor:
-    """Logits of a batch in eval mode; the mode of the classifier stays as it was."""
-    training = classifier.training
-    logits = classifier.to(batch.device).eval()(batch)
-    classifier.train(training)
-    logits = check_vectors(logits, "classifier")
-    if logits.shape[1] < 2 or len(logits) != len(batch):
-        raise ValueError(
-            f"classifier: expected logits ({len(batch)}, L), L >= 2, got {tuple(logits.shape)}"
-        )
-    one = torch.ones(len(logits), device=logits.device, dtype=logits.dtype)
-    for name, sums in [("probabilities", logits), ("log-probabilities", logits.exp())]:
-        if bool((sums >= 0).all()) and torch.allclose(sums.sum(1), one, atol=1e-4):
-            raise ValueError(
-                f"classifier: expected logits, got {name}; leave out its last softmax"
-            )
-    return logits
-
-
-# -- a good closed-set classifier
-
-
-def convolutional_classifier(
-    n_classes: int,
-    channels: int = 1,
-    widths: Sequence[int] = (8, 16, 32),
-    seed: int = 0,
-) -> nn.Sequential:
-    """A small network from images (B, channels, H, W) of any size to logits (B, L).
-
-    The features are standardised before the last layer (LayerNorm), so that an image
-    has no large logits merely because there is much in it.
-
-    Args:
-        n_classes: L >= 2.
-        channels: 1 or 3.
-        widths: channels of each stage: a convolution of 3 × 3, batch normalisation,
-            ReLU, and a maximum over 2 × 2. The mean over all places follows.
-        seed: of the initial weights.
-
-    Raises:
-        TypeError, ValueError: an argument out of its range.
-    """
-    check_number("n_classes", n_classes, 2, whole=True)
-    check_choice("channels", channels, (1, 3))
-    layers = []
-    with seeded(seed):
-        for before, width in zip([channels, *widths], widths, strict=False):
-            check_number("widths", width, 1, whole=True)
-            layers += [
-                nn.Conv2d(before, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-                nn.MaxPool2d(2, ceil_mode=True),
-            ]
-        head = nn.Linear([channels, *widths][-1], n_classes)
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(head.in_features)]
-    return nn.Sequential(*layers, head)
-
-
-def random_symmetry(images: Tensor) -> Tensor:
-    """Each image (N, C, H, H) turned by a multiple of 90° and perhaps mirrored, at
-    random.
-
-    Raises:
-        ValueError: images that are not square.
-    """
-    if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ValueError(
-            f"images: expected square ones (N, C, H, H), got {tuple(images.shape)}"
-        )
-    turns = torch.randint(4, (len(images),))
-    mirrored = torch.rand(len(images)) < 0.5
-    rows = [
-        image.rot90(int(k), (1, 2)).flip(2) if m else image.rot90(int(k), (1, 2))
-        for image, k, m in zip(images, turns, mirrored, strict=True)
-    ]
-    return torch.stack(rows)
-
-
-def random_shift(images: Tensor, reach: int = 2) -> Tensor:
-    """Each image (N, C, H, W) moved by up to `reach` pixels along both axes, at random;
-    zeros enter.
-
-    Raises:
-        TypeError, ValueError: `reach` is no non-negative integer.
-    """
-    check_number("reach", reach, 0, whole=True)
-    height, width = images.shape[2:]
-    offsets = torch.randint(2 * reach + 1, (len(images), 2)).tolist()
-    padded = pad(images, [reach] * 4)
-    rows = [
-        image[:, y : y + height, x : x + width]
-        for image, (y, x) in zip(padded, offsets, strict=True)
-    ]
-    return torch.stack(rows)
-
-
-def train_classifier(
-    network: nn.Module,
-    images: object,
-    labels: object,
-    *,
-    epochs: int = 20,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    schedule: str = "cosine",
-    label_smoothing: float = 0.0,
-    lr: float = 0.05,
-    weight_decay: float = 1e-4,
-    batch_size: int = 32,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-) -> list[float]:
-    """Train a classifier with cross-entropy, in place, and leave it in eval mode.
-
-    The knobs are those that make a closed-set classifier a good one. Optimised by
-    stochastic gradient descent with Nesterov's momentum of 0.9.
-
-    Args:
-        network: maps images (B, C, H, W) to logits (B, L).
-        images: (N, C, H, W), as for every detector; held in memory.
-        labels: (N,), classes 0 to L - 1.
-        epochs: passes through the images, each in a new random order.
-        augment: maps a batch to a randomly changed one of the same classes, as
-            `random_symmetry`.
-        schedule: of the step size: "constant", or "cosine", falling to 0 at the end.
-        label_smoothing: in [0, 1): the share of a label that is spread over all classes.
-        lr: step size, at the start.
-        weight_decay: L2 penalty.
-        batch_size: images per step.
-        seed: of the order and the augmentation.
-        device: see `adlab.training.resolve_device`.
-
-    Returns:
-        The mean loss of each epoch.
-
-    Raises:
-        FloatingPointError: the loss became NaN or infinite.
-        TypeError, ValueError: bad images or labels, or a number out of its range.
-
-    Source: Vaze et al., ICLR 2022.
-    """
-    check_number("epochs", epochs, 1, whole=True)
-    check_number("label_smoothing", label_smoothing, 0, 1, open_high=True)
-    check_number("lr", lr, 0, open_low=True)
-    check_number("weight_decay", weight_decay, 0)
-    check_number("batch_size", batch_size, 1, whole=True)
-    check_choice("schedule", schedule, ("constant", "cosine"))
-    device = resolve_device(device)
-    images = torch.cat(list(stream(images)))
-    n_classes = logits_of(network, images[:1], device=device).shape[1]
-    labels = _check_classes(labels, len(images), n_classes)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr, 0.9, weight_decay=weight_decay, nesterov=True
-    )
-    n_steps = (
-        epochs * math.ceil(len(images) / batch_size) if schedule == "cosine" else 0
-    )
-
-    def step_size(step: int) -> float:
-        return (1 + math.cos(math.pi * step / n_steps)) / 2 if n_steps else 1.0
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, step_size)
-
-    def step(rows: Tensor) -> float:
-        """One step down the loss of these rows; returns the loss, summed over them."""
-        batch, classes = images[rows], labels[rows].to(device)
-        logits = network((augment(batch) if augment else batch).to(device))
-        loss = cross_entropy(logits, classes, label_smoothing=label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        return float(loss.detach()) * len(rows)
-
-    history = []
-    with seeded(seed), _progress(epochs) as bar:
-        for epoch in range(epochs):
-            network.train()
-            order = torch.randperm(len(images)).split(batch_size)
-            history.append(sum(step(rows) for rows in order) / len(images))
-            if not math.isfinite(history[-1]):
-                raise FloatingPointError(
-                    f"loss: expected a finite value, got {history[-1]} in epoch {epoch + 1}"
-                )
-            bar.set_postfix_str(f"loss {history[-1]:.4g}", refresh=False)
-            bar.update()
-    network.eval()
-    return history
 
 
 # -- checks
@@ -585,20 +364,3 @@ def _check_logits(logits: object) -> Tensor:
             f"logits: expected shape (N, L) with L >= 2, got {tuple(tensor.shape)}"
         )
     return tensor.double()
-
-
-def _check_classes(labels: object, n: int, n_classes: int) -> Tensor:
-    """Classes as int64 (n,), each from 0 to n_classes - 1."""
-    tensor = as_tensor("labels", labels).cpu()
-    if tensor.shape != (n,):
-        raise ValueError(
-            f"labels: expected shape ({n},), one class a sample; got {tuple(tensor.shape)}"
-        )
-    if tensor.is_floating_point() or tensor.dtype == torch.bool:
-        raise TypeError(f"labels: expected whole numbers, got {tensor.dtype}")
-    if bool((tensor < 0).any()) or bool((tensor >= n_classes).any()):
-        raise ValueError(
-            f"labels: expected classes from 0 to {n_classes - 1}, "
-            f"got from {int(tensor.min())} to {int(tensor.max())}"
-        )
-    return tensor.long()

@@ -164,7 +164,6 @@ def train(
             epoch.
         TypeError, ValueError: bad images, or a number out of its range.
     """
-    check_number("epochs", epochs, 1, whole=True)
     check_number("lr", lr, 0, open_low=True)
     check_number("weight_decay", weight_decay, 0)
     device = resolve_device(device)
@@ -172,11 +171,50 @@ def train(
     optimizer = torch.optim.Adam(
         network.to(device).parameters(), lr=lr, weight_decay=weight_decay
     )
+
+    def batches() -> Iterator[tuple[Tensor]]:
+        for batch in stream(loader, check=check):
+            yield (batch.to(device),)
+
+    with seeded(seed):
+        return minimise(network, loss, batches, optimizer, epochs=epochs)
+
+
+def minimise(
+    network: nn.Module,
+    loss: Callable[..., Tensor],
+    batches: Callable[[], Iterable[tuple[Tensor, ...]]],
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int = 1,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> list[float]:
+    """Minimise a loss, with any optimiser, over batches of any kind: the loop of all
+    training. The network is left in eval mode.
+
+    Args:
+        network: trained in place.
+        loss: maps what a batch holds to a scalar, as `loss(images, labels)`.
+        batches: gives those of one epoch, each a tuple of tensors (B, …) on the device
+            of the network, as (images, labels).
+        optimizer: of the parameters of the network.
+        epochs: passes through the batches.
+        schedule: of the step size; it moves on with every step.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the message says in which
+            epoch.
+        TypeError, ValueError: no number of epochs, or an epoch without a batch.
+    """
+    check_number("epochs", epochs, 1, whole=True)
     history = []
-    with seeded(seed), _progress(epochs) as bar:
+    with progress(epochs, "epoch") as bar:
         for epoch in range(epochs):
             network.train()
-            history.append(_epoch(loss, optimizer, loader, device, check))
+            history.append(_epoch(loss, batches(), optimizer, schedule))
             if not np.isfinite(history[-1]):
                 raise FloatingPointError(
                     f"loss: expected a finite value, got {history[-1]} in epoch {epoch + 1}"
@@ -200,23 +238,56 @@ def _shuffled(
 
 
 def _epoch(
-    loss: Callable[[Tensor], Tensor],
+    loss: Callable[..., Tensor],
+    batches: Iterable[tuple[Tensor, ...]],
     optimizer: torch.optim.Optimizer,
-    loader: DataLoader,
-    device: torch.device,
-    check: Callable[[object], Tensor],
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> float:
     total, count = 0.0, 0
-    for batch in stream(loader, check=check):
-        value = loss(batch.to(device))
+    for batch in batches:
+        value = loss(*batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        total, count = total + float(value.detach()) * len(batch), count + len(batch)
+        if schedule:
+            schedule.step()
+        size = len(batch[0])
+        total, count = total + float(value.detach()) * size, count + size
+    if not count:
+        raise ValueError("batches: expected at least one in each epoch, got none")
     return total / count
 
 
-def _progress(total: int, unit: str = "epoch", what: str | None = None) -> tqdm:
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """All layers of batch normalisation in a network."""
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+
+
+def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of the batch norms to their mean over the batches, and leave
+    the network in eval mode.
+
+    At the start they say nothing, and in training they lag behind the weights.
+    """
+    norms = batch_norms(network)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+    network.train()
+    with torch.no_grad():
+        for batch in batches if norms else ():
+            network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def progress(total: int, unit: str, what: str | None = None) -> tqdm:
     """A bar on a terminal or in a notebook, silence anywhere else (a log, a test, a
     pipe).
 

@@ -17,18 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adlab.augmentation import random_shift, random_symmetry
+from adlab.classifier import convolutional_classifier, logits_of, train_classifier
 from adlab.data.wafers import PATTERNS, wafer_patterns
 from adlab.open_set import (
     SCORES,
     OpenMax,
     OpenSetMeasures,
-    convolutional_classifier,
     energy_score,
-    logits_of,
     open_set_measures,
-    random_shift,
-    random_symmetry,
-    train_classifier,
 )
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # train, test (known), unknown

@@ -19,7 +19,9 @@ from torch.utils.data import TensorDataset
 
 import adlab
 from adlab import data, decision, geotrans, metrics, open_set, plots, training
+from adlab.augmentation import random_shift, random_symmetry
 from adlab.backbones import Backbone
+from adlab.classifier import convolutional_classifier, logits_of, train_classifier
 from adlab.data import ImageSet, Splits
 from adlab.data.archives import unpack
 from adlab.data.gaussian_field import gaussian_field, optimal_auroc
@@ -122,7 +124,7 @@ def opened(score="energy", fpr=0.5, **options):
 
 
 def classifier(labels=LABELS, images=IMAGES, **options):
-    return open_set.train_classifier(linear(), images, labels, **options)
+    return train_classifier(linear(), images, labels, **options)
 
 
 CASES = [
@@ -1470,7 +1472,7 @@ CASES = [
     ("open-one-logit", lambda _: opened(n=1), Value, "classifier", "L >= 2", "(8, 1)"),
     (
         "open-maps",
-        lambda _: open_set.logits_of(nn.Identity(), IMAGES),
+        lambda _: logits_of(nn.Identity(), IMAGES),
         Value,
         "classifier",
         "(8, 1, 6, 5)",
@@ -1484,14 +1486,14 @@ CASES = [
     ),
     (
         "cnn-classes",
-        lambda _: open_set.convolutional_classifier(1),
+        lambda _: convolutional_classifier(1),
         Value,
         "n_classes",
         "1",
     ),
     (
         "cnn-channels",
-        lambda _: open_set.convolutional_classifier(3, 2),
+        lambda _: convolutional_classifier(3, 2),
         Value,
         "channels",
         "1, 3",
@@ -1499,20 +1501,20 @@ CASES = [
     ),
     (
         "cnn-widths",
-        lambda _: open_set.convolutional_classifier(3, widths=(4, 0)),
+        lambda _: convolutional_classifier(3, widths=(4, 0)),
         Value,
         "widths",
         "0",
     ),
     (
         "symmetry-oblong",
-        lambda _: open_set.random_symmetry(IMAGES),
+        lambda _: random_symmetry(IMAGES),
         Value,
         "images",
         "square",
         "(8, 1, 6, 5)",
     ),
-    ("shift-back", lambda _: open_set.random_shift(IMAGES, -1), Value, "reach", "-1"),
+    ("shift-back", lambda _: random_shift(IMAGES, -1), Value, "reach", "-1"),
     ("classifier-epochs", lambda _: classifier(epochs=0), Value, "epochs", "0"),
     (
         "classifier-schedule",

@@ -12,23 +12,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import metrics
+from adlab.bias_free import check_network, mirror_network, one_class_network
 from adlab.data import ImageSet
 from adlab.deep_svdd import (
     CollapseError,
     DeepSAD,
     DeepSVDD,
     best_radius,
-    check_network,
     deep_sad_terms,
-    mirror_network,
     one_class_loss,
-    one_class_network,
     place_centre,
     relative_spread,
     soft_boundary_loss,
     squared_distance,
-    update_batch_norm,
 )
+from adlab.training import update_batch_norm
 
 QUICK = {"pretrain_epochs": 2, "epochs": 4, "widths": (4, 4), "n_features": 6}
 

@@ -1,11 +1,16 @@
 """Importing adlab costs little, and brings in only what is used."""
 
+import ast
 import importlib
 import json
 import pkgutil
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +106,94 @@ def test_the_stub_lists_every_room_and_every_method():
     others = {"Detector", "Localizer", "FeatureDetector", "OpenSetClassifier"}
     functions = {"check_detector", "load_detector", "show"}
     assert set(adlab.__all__) == rooms | classes | others | functions
+
+
+# The arrows between the rooms
+
+
+# A detector makes its module, and exports it, by rooms that know detectors: only when asked
+LATE = {("adlab.detector", "adlab._module"), ("adlab.detector", "adlab._onnx")}
+# Methods that are made of another
+BUILT_ON = {("adlab.bench.compositions", "adlab.dagmm")}
+
+
+def statements(tree):
+    """All statements and expressions, but those that only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith(
+            "TYPE_CHECKING"
+        ):
+            continue
+        yield node
+        yield from statements(node)
+
+
+def named(node):
+    """The full names that a statement imports."""
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "expected full names, got a relative import"
+        return [f"{node.module}.{each.name}" for each in node.names]
+    return [each.name for each in node.names] if isinstance(node, ast.Import) else []
+
+
+def arrows(sources):
+    """The pairs (room, room that it imports) of sources by their rooms."""
+    found = set()
+    for room, source in sources.items():
+        for name in chain.from_iterable(map(named, statements(ast.parse(source)))):
+            while name and name not in sources:  # a name of a room, or of a library
+                name = name.rpartition(".")[0]
+            found |= {(room, name)} if name else set()
+    return found
+
+
+def circle(pairs):
+    """The rooms of one circle, or none."""
+    graph = {}
+    for room, other in pairs:
+        graph.setdefault(room, set()).add(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return set(error.args[1])
+    return set()
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return arrows(
+        {
+            room: Path(find_spec(room).origin).read_text(encoding="utf-8")
+            for room in ROOMS
+        }
+    )
+
+
+def test_no_room_imports_itself_by_way_of_others(graph):
+    assert circle(graph - LATE) == set()
+    for arrow in LATE:
+        assert circle(graph - LATE | {arrow}) >= set(arrow)
+
+
+def test_no_method_knows_another(graph):
+    rooms = {each.make.__module__ for each in methods().values()}
+    between = {(a, b) for a, b in graph if a != b and {a, b} <= rooms}
+    assert between == BUILT_ON
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        ("from p import a", {"p.a", "p.b", "p.c"}),
+        ("def f():\n    import p.a", {"p.a", "p.b", "p.c"}),
+        ("from p.c import f", {"p.c"}),
+        ("if TYPE_CHECKING:\n    from p.a import f", set()),
+        ("import q.a, p", set()),
+    ],
+)
+def test_a_circle_is_found(last, found):
+    made = {"p": "", "p.a": "from p.b import f", "p.b": "import p.c", "p.c": last}
+    assert circle(arrows(made)) == found
 
 
 def test_a_star_brings_in_all_names():

@@ -18,22 +18,19 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 from adlab import decision
+from adlab.augmentation import random_shift, random_symmetry
+from adlab.classifier import convolutional_classifier, logits_of, train_classifier
 from adlab.data import ImageSet
 from adlab.open_set import (
     SCORES,
     UNKNOWN,
     OpenMax,
     OpenSetClassifier,
-    convolutional_classifier,
     energy_score,
     fit_weibull,
-    logits_of,
     max_logit_score,
     msp_score,
     open_set_measures,
-    random_shift,
-    random_symmetry,
-    train_classifier,
 )
 
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import adlab
+from adlab._methods import methods
 from tools import check_book, portability, stamp
 
 ROOT = Path(__file__).parents[1]
@@ -549,6 +550,40 @@ adlab.show(adlab.PaDiM)
 def test_every_detector_of_a_chapter_is_told_its_chapter(api):
     links = api.chapters(str(ROOT))["adlab.padim", "PaDiM"]
     assert ":doc:`7 </notebooks/07_padim>`" in links
+
+
+# The page of methods
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module("declared")
+
+
+def test_the_page_of_methods_lists_them_all(declared):
+    assert ":::{methods}\n:::" in read("book/methods.md")
+    _, _, *rows = declared.table(ROOT).splitlines()
+    assert re.findall(r"^\| `(\S+)` ", "\n".join(rows), re.MULTILINE) == list(methods())
+    assert {row.count("|") for row in rows} == {len(declared.COLUMNS) + 1}
+    for room, name in re.findall(r"\{py:class\}`~(\S+)\.(\w+)`", "\n".join(rows)):
+        assert isinstance(getattr(importlib.import_module(room), name), type)
+        assert f"automodule:: {room}\n" in read("book/api.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("knn", "adlab.vectors.KNN`|||yes||detection"),
+        ("inpainting", "adlab.inpainting.Inpainting`|yes|yes|||detection"),
+        ("deep-sad", "adlab.deep_svdd.DeepSAD`||||1 %|detection"),
+        ("open-set", "|||||open-set"),
+    ],
+)
+def test_the_page_of_methods_says_what_each_can_do(declared, name, cells):
+    cell = [each.strip() for each in cells.split("|")]
+    row = declared.row(methods()[name], ROOT)
+    assert [row[3].removeprefix("{py:class}`~"), *row[4:]] == cell
 
 
 # tools/check_book.py

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from adlab._checks import check_vectors
 from adlab.data import ImageSet
-from adlab.training import resolve_device, seeded, stream, train
+from adlab.training import minimise, resolve_device, seeded, stream, train
 
 
 def pictures(n=20, channels=1, height=6, width=5, seed=0):
@@ -327,6 +327,44 @@ def test_adam_steps_are_those_of_torch():
         theirs(images).square().mean().backward()
         optimizer.step()
     torch.testing.assert_close(weights(ours), weights(theirs))
+
+
+def test_minimise_takes_labels_any_optimiser_and_a_schedule():
+    """A line through zero, by hand: y = w x, with halved steps."""
+    network = nn.Linear(1, 1, bias=False).double()
+    w, lr, losses = network.weight.item(), 0.1, []
+    x = torch.tensor([[1.0], [2], [3]], dtype=torch.float64)
+    batches = [(x[:2], 2 * x[:2] + 1), (x[2:], x[2:])]
+    optimizer = torch.optim.SGD(network.parameters(), lr)
+    history = minimise(
+        network,
+        lambda images, labels: (network(images) - labels).square().mean(),
+        lambda: iter(batches),
+        optimizer,
+        epochs=2,
+        schedule=torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
+    )
+    for images, labels in batches * 2:
+        gap = w * images - labels
+        losses.append(float(gap.square().mean()) * len(images))
+        w, lr = w - lr * float((2 * gap * images).mean()), lr / 2
+    assert network.weight.item() == pytest.approx(w)
+    assert history == [pytest.approx(sum(losses[i : i + 2]) / 3) for i in (0, 2)]
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("batches", "epochs", "message"),
+    [
+        ([], 1, "batches: expected at least one in each epoch, got none"),
+        ([(torch.ones(1, 1),)], 0, r"epochs: expected an integer in \[1, inf\], got 0"),
+    ],
+)
+def test_minimise_refuses_to_do_nothing(batches, epochs, message):
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    with pytest.raises(ValueError, match=message):
+        minimise(network, network, lambda: batches, optimizer, epochs=epochs)
 
 
 def test_the_network_trains_in_training_mode_and_ends_in_eval_mode():

@@ -7,8 +7,7 @@ book's data sets: there are no fibres or nets of lines, no maps of wafers, no di
 bricks.
 
 Prints the loss and, at the end, the accuracy on fresh textures; writes the weights, the
-convolutions' in half precision. `adlab.training.train` is not used: it knows neither
-labels nor a schedule of the learning rate.
+convolutions' in half precision.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy
 
 from adlab.backbones import MEAN, STD, WEIGHTS, TexNet
-from adlab.training import seeded
+from adlab.training import minimise, seeded
 
 SIZE = 48  # side of an image, in pixels
 FINE, MIDDLE, COARSE = (3.5, 6.0), (7.0, 12.0), (14.0, 24.0)  # periods, in pixels
@@ -352,19 +351,18 @@ def train(network: TexNet, steps: int, batch_size: int, lr: float, path: Path) -
     """One cycle of AdamW; the weights are written now and then."""
     optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.15)
-    start, mean = time.perf_counter(), math.log(len(CLASSES))
-    for step in range(1, steps + 1):
-        images, labels = batch(batch_size)
-        loss = cross_entropy(logits(network, images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        mean += 0.05 * (float(loss.detach()) - mean)
-        if step % 25 == 0 or step == steps:
-            seconds = time.perf_counter() - start
-            print(f"step {step:5}  loss {mean:.3f}  {seconds:6.0f} s", flush=True)
-            save(network, path)
+    start = time.perf_counter()
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits(network, images), labels)
+
+    for done in range(0, steps, 25):
+        todo = range(done, min(done + 25, steps))
+        fresh = partial(map, batch, [batch_size] * len(todo))
+        [mean] = minimise(network, loss, fresh, optimizer, schedule=schedule)
+        seconds = time.perf_counter() - start
+        print(f"step {todo.stop:5}  loss {mean:.3f}  {seconds:6.0f} s", flush=True)
+        save(network, path)
 
 
 def save(network: TexNet, path: Path) -> None:

@@ -15,19 +15,12 @@ from torch import Tensor
 from adlab import data, metrics
 from adlab._checks import check_choice, check_number
 from adlab._methods import method
+from adlab.augmentation import random_shift, random_symmetry
 from adlab.bench.memory import Memory
 from adlab.bench.rows import as_text, digest
+from adlab.classifier import convolutional_classifier, logits_of, train_classifier
 from adlab.data.wafers import PATTERNS, wafer_patterns
-from adlab.open_set import (
-    SCORES,
-    OpenMax,
-    convolutional_classifier,
-    logits_of,
-    open_set_measures,
-    random_shift,
-    random_symmetry,
-    train_classifier,
-)
+from adlab.open_set import SCORES, OpenMax, open_set_measures
 
 if TYPE_CHECKING:
     from adlab.bench.run import Run

@@ -46,3 +46,15 @@ def fit_inside(outer: Detector, vectors: Iterable[Tensor]) -> Detector:
     detector = copy.copy(outer.detector)
     detector.device = outer.device
     return detector.fit(vectors)
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances of vectors x (N, D) to vectors y (M, D): (N, M).
+
+    ‖x − y‖² = ‖x‖² + ‖y‖² − 2 x·y costs one product of matrices. In float64, and with
+    the mean of y taken away first, it keeps all digits that count.
+    """
+    x, y = x.double(), y.double()
+    x, y = x - y.mean(0), y - y.mean(0)
+    lengths = x.square().sum(1, keepdim=True) + y.square().sum(1)
+    return (lengths - 2 * x @ y.T).clamp_min(0)

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from adlab._methods import method
-from adlab._parameters import (
-    Fraction,
-    Positive,
-)
-from adlab.vectors.base import VectorDetector
-from adlab.vectors.neighbours import squared_distances
+from adlab._parameters import Fraction, Positive
+from adlab.vectors.base import VectorDetector, squared_distances
 
 
 @method("oc-svm", "kernel SVDD", chapter=11)

@@ -8,24 +8,10 @@ import torch
 from torch import Tensor
 
 from adlab._methods import method
-from adlab._parameters import (
-    Count,
-)
-from adlab.vectors.base import VectorDetector
+from adlab._parameters import Count
+from adlab.vectors.base import VectorDetector, squared_distances
 
 CHUNK = 8192  # training vectors at once
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances of vectors x (N, D) to vectors y (M, D): (N, M).
-
-    ‖x − y‖² = ‖x‖² + ‖y‖² − 2 x·y costs one product of matrices. In float64, and with
-    the mean of y taken away first, it keeps all digits that count.
-    """
-    x, y = x.double(), y.double()
-    x, y = x - y.mean(0), y - y.mean(0)
-    lengths = x.square().sum(1, keepdim=True) + y.square().sum(1)
-    return (lengths - 2 * x @ y.T).clamp_min(0)
 
 
 def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
