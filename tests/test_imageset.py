@@ -8,6 +8,7 @@ import torch
 
 import adlab
 from adlab.data import ImageSet, Splits
+from adlab.vectors import Gaussian
 
 
 def pictures(n=6, channels=1, height=4, width=5):
@@ -30,6 +31,40 @@ def image_set():
     masks[3:, 1:3, 1:3] = True
     kinds = ["good", "good", "good", "hole", "bead", "hole"]
     return ImageSet(pictures(), torch.tensor([0, 0, 0, 1, 1, 1]), masks, kinds)
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy])
+def test_bytes_are_divided_by_255(form):
+    values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    expected = torch.from_numpy(values.astype(np.float64) / 255).float()
+    assert torch.equal(ImageSet(form(values.copy())).images, expected)
+    fitted = Gaussian("diag").fit(form(np.concatenate([values, values[..., ::-1]])))
+    torch.testing.assert_close(
+        fitted.anomaly_score(form(values.copy())), fitted.anomaly_score(expected)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_single(dtype):
+    images = ImageSet(pictures().to(dtype)).images
+    assert torch.equal(images, pictures().to(dtype).float())
+
+
+def test_what_is_single_already_is_not_copied():
+    images = pictures()
+    assert ImageSet(images).images.data_ptr() == images.data_ptr()
+
+
+def test_rounding_may_leave_the_range_and_nothing_else():
+    images = pictures()
+    images[0, 0, 0, :2] = torch.tensor([1 + 1.2e-7, -3e-6])
+    found = ImageSet(images).images
+    assert found[0, 0, 0, :2].tolist() == [1, 0]
+    assert torch.equal(found[1:], images[1:]) and images.min() < 0
+    for excess in (1 + 3e-5, -3e-5):
+        images[0, 0, 0, 0] = excess
+        with pytest.raises(ValueError, match=r"\[0, 1\], got .*(1.00003|-3e-05)"):
+            ImageSet(images)
 
 
 def test_defaults_are_normal_images_without_masks():

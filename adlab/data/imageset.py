@@ -20,7 +20,8 @@ class ImageSet:
     """Images and what is known of them.
 
     Args:
-        images: float32 (N, C, H, W) in [0, 1], C = 1 or 3.
+        images: float32 (N, C, H, W) in [0, 1], C = 1 or 3; bytes (uint8) are divided by
+            255.
         labels: int64 (N,), 0 normal, 1 anomalous. Default: all normal.
         masks: bool (N, H, W), true where a pixel is anomalous, or None where the data
             has no masks.
