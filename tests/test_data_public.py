@@ -587,17 +587,17 @@ BROKEN = {
     "no train": (
         lambda p: (p / "train").rename(p / "x"),
         FileNotFoundError,
-        "path: .*train, .* holds ground_truth, test, x",
+        "path: expected .* train/good, .* holds ground_truth, test, x, which is none",
     ),
     "no train/good": (
-        lambda p: (p / "train/good").rename(p / "train/ok"),
+        lambda p: (p / "train/good").rename(p / "train/x"),
         FileNotFoundError,
-        "train.good, .* holds ok",
+        r"train.good, .* holds x\. .* ImageFolder",
     ),
     "no test": (
         lambda p: (p / "test").rename(p / "x"),
         FileNotFoundError,
-        "path: expected the folder .*test",
+        "path: expected the folder .*test.* holds .*train, x.* ImageFolder",
     ),
     "empty train": (
         lambda p: remove(p, "train/good/*"),
@@ -632,7 +632,7 @@ BROKEN = {
     "no mask": (
         lambda p: remove(p, "ground_truth/hole/001*"),
         ValueError,
-        "001.png: expected its mask .*001_mask.png",
+        "001.png: expected its mask, .*001_mask.png; masks=False",
     ),
     "no masks": (
         lambda p: remove(p, "ground_truth/hole/*"),
@@ -702,15 +702,17 @@ def test_images_of_different_sizes_are_resized(tmp_path):
             r"crop: expected an integer in \[1, 16\]",
         ),
         (
-            {"val_fraction": 0},
+            {"val_fraction": -0.1},
             ValueError,
-            r"val_fraction: expected a number in \(0, 1\)",
+            r"val_fraction: expected a number in \[0, 1\)",
         ),
         (
             {"val_fraction": 1},
             ValueError,
-            r"val_fraction: expected a number in \(0, 1\)",
+            r"val_fraction: expected a number in \[0, 1\)",
         ),
+        ({"layout": "mvtek"}, ValueError, "layout: expected one of 'auto', 'mvtec'"),
+        ({"masks": "no"}, ValueError, "masks: expected one of True, False; got 'no'"),
         (
             {"val_fraction": 0.99},
             ValueError,

@@ -136,10 +136,17 @@ def test_an_index_that_is_not_there_is_refused(image_set, index):
         image_set[index]
 
 
-def test_the_empty_part_is_refused(image_set):
+def test_the_empty_part_is_empty_and_cannot_be_used(image_set):
     for index in ([], slice(3, 3), image_set.labels > 1):
-        with pytest.raises(ValueError, match="at least one image"):
-            image_set[index]
+        part = image_set[index]
+        assert (len(part), part.kinds, part.masks.shape) == (0, [], (0, 4, 5))
+        with pytest.raises(ValueError, match="images: expected at least one image"):
+            Gaussian("diag").fit(part)
+    splits = Splits(image_set[:3], image_set[:0], image_set)
+    assert repr(splits.val) == "ImageSet(0 images of 1×4×5, 0 anomalous, with masks)"
+    for name, parts in ("train", [0, 1, 6]), ("test", [3, 1, 0]):
+        with pytest.raises(ValueError, match=f"{name}: expected at least one image"):
+            Splits(*(image_set[:n] for n in parts))
 
 
 def test_of_kind(image_set):
