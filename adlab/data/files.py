@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import struct
+import re
+import unicodedata
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +22,8 @@ from adlab._checks import check_choice, check_number
 from adlab.data.archives import check_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MASK_NAME = re.compile("(.+)[ _-](mask|masks|label|gt|seg)", re.IGNORECASE)
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE")  # systems keep copies in such
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -141,6 +134,7 @@ def _files(path: object) -> list[Path]:
     else:
         path = check_path("path", path)
         files = sorted(file for file in path.rglob("*") if is_image(file, path))
+        files = without_masks(files)
     if not files:
         raise FileNotFoundError(f"path: expected a folder with images, got {path}")
     return files
@@ -165,6 +159,35 @@ def image_files(folder: Path) -> list[Path]:
             f"{folder}: expected images ({', '.join(SUFFIXES)}), found none"
         )
     return files
+
+
+def apart(files: list[Path]) -> tuple[list[Path], dict[str, tuple[Path, ...]]]:
+    """Images, and the masks that lie beside them, by the names of their images."""
+    stems = {(file.parent, stem_of(file)) for file in files}
+    ends = {file: MASK_NAME.fullmatch(stem_of(file)) for file in files}
+    beside = {
+        f: end[1] for f, end in ends.items() if end and (f.parent, end[1]) in stems
+    }
+    images = [file for file in files if file not in beside]
+    return images, {stem: (mask,) for mask, stem in beside.items()}
+
+
+def without_masks(files: list[Path]) -> list[Path]:
+    """The images among files; if there are masks beside them, with a warning."""
+    images, masks = apart(files)
+    if masks:
+        ((first,), *_) = masks.values()
+        warnings.warn(
+            f"{first.parent}: {len(files) - len(images)} files that are called as masks "
+            f"of images beside them, as {first.name}, are not read",
+            stacklevel=2,
+        )
+    return images
+
+
+def stem_of(file: Path) -> str:
+    """The name without its suffix; systems write an umlaut as one sign or as two."""
+    return unicodedata.normalize("NFC", file.stem)
 
 
 def check_sizes(
@@ -238,7 +261,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
             yield image
-    except UNREADABLE as error:
+    except Exception as error:  # a decoder may stumble in any way
         raise ValueError(
             f"{file}: expected an image, but it cannot be read as one: {error}"
         ) from error
@@ -277,24 +300,33 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def read_mask(file: Path) -> Tensor:
-    """A mask of any kind as bool (H, W): true where it is not black, or above half of
-    its maximum where compression does not keep black black.
+    """A mask of any kind as bool (H, W): true where it is not black; a JPEG or WebP,
+    which do not keep black black, above half of its maximum.
 
     Where this marks nothing or everything, it is true where an alpha channel is not
     zero, or else the number of a colour in a palette.
     """
     with _opened(file) as image:
         lossy = image.format in ("JPEG", "MPO", "WEBP")
-        image = _upright(image, file)
-        opaque = np.asarray(image.convert("RGBA").getchannel("A")) > 0
-        numbers = np.asarray(image) > 0 if image.mode == "P" else opaque
-        if image.mode in ("P", "PA", "LA", "RGBA", "CMYK"):
-            image = image.convert("RGB")
-        values = np.asarray(image)
+        ways = _ways_to_mark(_upright(image, file), lossy)
+    found = [way for way in ways if way.any() and not way.all()]
+    return torch.from_numpy((found or ways)[0])
+
+
+def _ways_to_mark(image: Image.Image, lossy: bool) -> list[np.ndarray]:
+    """Where a mask is bright and not transparent, where it is not transparent, and
+    where its number in a palette is not 0, each bool (H, W).
+    """
+    has_alpha = image.mode in ("P", "PA", "LA", "RGBA")
+    alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else np.array(1)
+    numbers = np.asarray(image) if image.mode == "P" else alpha
+    if image.mode == "LA" or not _is_grey(image):
+        image = image.convert("RGB")
+    values = np.asarray(image)
     values = values.reshape(*values.shape[:2], -1).max(2)
-    marked = opaque & (values > (values.max() / 2 if lossy else 0))
-    ways = [way for way in (marked, opaque, numbers) if way.any() and not way.all()]
-    return torch.from_numpy((ways or [marked])[0])
+    black = max(values.max() / 2, 8) if lossy else 0
+    marked = (values > black) & ((alpha > 0) | (alpha.max() == 0))
+    return [marked, alpha > 0, numbers > 0]
 
 
 def resize(image: Tensor, size: tuple[int, int] | None, **how: object) -> Tensor:

@@ -27,15 +27,22 @@ a mask, never an image.
 from __future__ import annotations
 
 import csv
-import re
 import unicodedata
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from adlab._checks import check_choice
-from adlab.data.files import image_files, is_hidden, is_image, read_mask
+from adlab.data.files import (
+    MASK_NAME,
+    apart,
+    image_files,
+    is_hidden,
+    is_image,
+    read_mask,
+    stem_of,
+    without_masks,
+)
 
 NORMAL = (
     *("good", "ok", "okay", "normal", "nominal", "pass", "healthy"),
@@ -47,7 +54,6 @@ SPLITS = {
     "test": ("test", "testing", "test_public"),
 }
 MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
-_MASK = re.compile("(.+)[ _-](mask|masks|label|gt|seg)", re.IGNORECASE)
 
 
 class Sample(NamedTuple):
@@ -69,11 +75,6 @@ def _plain(name: str) -> str:
         .replace(" ", "_")
         .replace("-", "_")
     )
-
-
-def _stem(file: Path) -> str:
-    """The name without its suffix; systems write an umlaut as one sign or as two."""
-    return unicodedata.normalize("NFC", file.stem)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -107,15 +108,6 @@ def listing(path: Path) -> str:
 # -- images and their masks
 
 
-def apart(files: list[Path]) -> tuple[list[Path], dict[str, tuple[Path, ...]]]:
-    """Images, and the masks that lie beside them, by the names of their images."""
-    stems = {_stem(file) for file in files}
-    ends = {file: _MASK.fullmatch(_stem(file)) for file in files}
-    masks = {end[1]: (file,) for file, end in ends.items() if end and end[1] in stems}
-    beside = {file for (file,) in masks.values()}
-    return [file for file in files if file not in beside], masks
-
-
 def _masks_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The masks in a folder of `ground_truth`, by the names of their images."""
     entries = [
@@ -123,8 +115,10 @@ def _masks_in(folder: Path) -> dict[str, tuple[Path, ...]]:
         for entry in sorted(folder.iterdir())
         if is_image(entry, folder) or (entry.is_dir() and not is_hidden(entry.name))
     ]
-    masks = {_stem(e): (e,) if e.is_file() else tuple(image_files(e)) for e in entries}
-    ends = {stem: _MASK.fullmatch(stem) for stem in masks}
+    masks = {
+        stem_of(e): (e,) if e.is_file() else tuple(image_files(e)) for e in entries
+    }
+    ends = {stem: MASK_NAME.fullmatch(stem) for stem in masks}
     return masks | {end[1]: masks[stem] for stem, end in ends.items() if end}
 
 
@@ -132,19 +126,13 @@ def _samples(folder: Path, split: str, marks: list[Path]) -> list[Sample]:
     """The images in a folder, with the masks of its kind in the folders `marks`, or
     beside them.
     """
-    files, masks = apart(image_files(folder))
     if _plain(folder.name) in NORMAL:
-        if masks:
-            warnings.warn(
-                f"{folder}: {len(masks)} masks of images beside them, as "
-                f"{next(iter(masks.values()))[0].name}, are not read",
-                stacklevel=2,
-            )
-        return [Sample(file, split=split) for file in files]
+        return [Sample(f, split=split) for f in without_masks(image_files(folder))]
+    files, masks = apart(image_files(folder))
     for part in marks:
         for inner in _named(part, (_plain(folder.name),)):
             masks |= _masks_in(inner)
-    return [Sample(f, folder.name, masks.get(_stem(f), ()), split) for f in files]
+    return [Sample(f, folder.name, masks.get(stem_of(f), ()), split) for f in files]
 
 
 # -- layouts
@@ -196,9 +184,9 @@ def _kolektor_sdd2(path: Path) -> list[Sample]:
 
 def by_mask(file: Path, masks: dict[str, tuple[Path, ...]], split: str = "") -> Sample:
     """An image that is defective if its mask says so."""
-    if _stem(file) not in masks:
+    if stem_of(file) not in masks:
         raise ValueError(f"{file}: expected its mask beside it, found none")
-    (mask,) = masks[_stem(file)]
+    (mask,) = masks[stem_of(file)]
     return (
         Sample(file, "defect", (mask,), split)
         if read_mask(mask).any()
