@@ -259,7 +259,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     if not file.is_file():
         raise FileNotFoundError(f"file: expected an image, got {file}, where is none")
     try:
-        with Image.open(file) as image:
+        # a stream: what Pillow maps into memory by name, it may turn wrongly (TIFF)
+        with file.open("rb") as stream, Image.open(stream) as image:
             yield image
     except Exception as error:  # a decoder may stumble in any way
         raise ValueError(
