@@ -106,8 +106,11 @@ def _check_finite(name: str, tensor: Tensor) -> None:
         )
 
 
-def check_images(images: object, name: str = "images") -> Tensor:
-    """Images as float32 (N, C, H, W) with C = 1 or 3 and values in [0, 1]."""
+def check_images(images: object, name: str = "images", least: int = 1) -> Tensor:
+    """Images as float32 (N, C, H, W) with C = 1 or 3, N at least `least`, and values in
+    [0, 1]. Bytes, 0 to 255, are divided by 255; what rounding left outside of [0, 1] is
+    brought back.
+    """
     tensor = as_tensor(name, images)
     if tensor.ndim != 4:
         raise ValueError(
@@ -117,21 +120,32 @@ def check_images(images: object, name: str = "images") -> Tensor:
         raise ValueError(
             f"{name}: expected 1 or 3 channels in (N, C, H, W), got {tuple(tensor.shape)}"
         )
-    if tensor.numel() == 0:
+    if len(tensor) < least or 0 in tensor.shape[1:]:
         raise ValueError(
             f"{name}: expected at least one image and one pixel, got {tuple(tensor.shape)}"
         )
+    if tensor.dtype == torch.uint8:
+        return tensor.to(torch.float32).div_(255)
     if not tensor.is_floating_point():
         raise TypeError(
-            f"{name}: expected floating-point values in [0, 1], got {tensor.dtype}"
+            f"{name}: expected floating-point values in [0, 1], or bytes (uint8) from 0 "
+            f"to 255, got {tensor.dtype}"
         )
-    _check_finite(name, tensor)
-    low, high = float(tensor.min()), float(tensor.max())
-    if low < 0 or high > 1:
+    return _within_rounding(name, tensor.to(torch.float32))
+
+
+def _within_rounding(name: str, tensor: Tensor, tolerance: float = 1e-5) -> Tensor:
+    """Values in [0, 1]; those outside by no more than the tolerance become 0 or 1."""
+    if not len(tensor):
+        return tensor
+    low, high = (float(end) for end in tensor.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        _check_finite(name, tensor)
+    if low < -tolerance or high > 1 + tolerance:
         raise ValueError(
-            f"{name}: expected values in [0, 1], got values from {low:.4g} to {high:.4g}"
+            f"{name}: expected values in [0, 1], got values from {low:.7g} to {high:.7g}"
         )
-    return tensor.to(torch.float32)
+    return tensor.clamp(0, 1) if low < 0 or high > 1 else tensor
 
 
 def check_vectors(vectors: object, name: str = "vectors") -> Tensor:

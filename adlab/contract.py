@@ -210,7 +210,7 @@ def _bad_images_are_refused_and_do_no_harm(detector: Detector, images: Tensor) -
     if images.ndim == 4:
         bad |= {
             "values above 1": images * 300,
-            "whole numbers": (images * 300).long(),
+            "whole numbers": (images * 255).to(torch.int16),
             "five dimensions": images[None],
             "another number of channels": torch.cat([images, images], 1),
         }

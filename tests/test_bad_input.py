@@ -166,18 +166,18 @@ CASES = [
         "-0.",
     ),
     (
-        "images-bytes",
-        lambda _: fit((IMAGES * 255).to(torch.uint8)),
+        "images-whole",
+        lambda _: fit((IMAGES * 255).to(torch.int16)),
         Type,
         "images",
-        "uint8",
+        "int16",
     ),
     (
-        "images-bytes-array",
-        lambda _: fit((IMAGES * 255).numpy().astype("uint8")),
+        "images-whole-array",
+        lambda _: fit((IMAGES * 255).numpy().astype("int64")),
         Type,
         "images",
-        "uint8",
+        "int64",
     ),
     ("images-bool", lambda _: fit(IMAGES > 0.5), Type, "images", "bool"),
     (
@@ -299,11 +299,11 @@ CASES = [
     # images to be scored
     ("score-nan", lambda _: score(spoiled(IMAGES, NAN)), Value, "images", "NaN"),
     (
-        "score-bytes",
-        lambda _: score((IMAGES * 255).to(torch.uint8)),
+        "score-whole",
+        lambda _: score((IMAGES * 255).to(torch.int16)),
         Type,
         "images",
-        "uint8",
+        "int16",
     ),
     (
         "score-size",

@@ -2,6 +2,7 @@
 the real formats.
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -587,17 +588,17 @@ BROKEN = {
     "no train": (
         lambda p: (p / "train").rename(p / "x"),
         FileNotFoundError,
-        "path: .*train, .* holds ground_truth, test, x",
+        "path: expected .* train/good, .* holds ground_truth, test, x, which is none",
     ),
     "no train/good": (
-        lambda p: (p / "train/good").rename(p / "train/ok"),
+        lambda p: (p / "train/good").rename(p / "train/x"),
         FileNotFoundError,
-        "train.good, .* holds ok",
+        r"train.good, .* holds x\. .*ImageFolder",
     ),
     "no test": (
         lambda p: (p / "test").rename(p / "x"),
         FileNotFoundError,
-        "path: expected the folder .*test",
+        "path: expected the folder .*test.* holds .*train, x.*ImageFolder",
     ),
     "empty train": (
         lambda p: remove(p, "train/good/*"),
@@ -632,7 +633,7 @@ BROKEN = {
     "no mask": (
         lambda p: remove(p, "ground_truth/hole/001*"),
         ValueError,
-        "001.png: expected its mask .*001_mask.png",
+        "001.png: expected its mask, .*001_mask.png; masks=False",
     ),
     "no masks": (
         lambda p: remove(p, "ground_truth/hole/*"),
@@ -702,15 +703,17 @@ def test_images_of_different_sizes_are_resized(tmp_path):
             r"crop: expected an integer in \[1, 16\]",
         ),
         (
-            {"val_fraction": 0},
+            {"val_fraction": -0.1},
             ValueError,
-            r"val_fraction: expected a number in \(0, 1\)",
+            r"val_fraction: expected a number in \[0, 1\)",
         ),
         (
             {"val_fraction": 1},
             ValueError,
-            r"val_fraction: expected a number in \(0, 1\)",
+            r"val_fraction: expected a number in \[0, 1\)",
         ),
+        ({"layout": "mvtek"}, ValueError, "layout: expected one of 'auto', 'mvtec'"),
+        ({"masks": "no"}, ValueError, "masks: expected one of True, False; got 'no'"),
         (
             {"val_fraction": 0.99},
             ValueError,
@@ -796,7 +799,9 @@ def zip_of(files):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as file:
         for name, content in files.items():
-            file.writestr(name + ("/" if content is None else ""), content or b"")
+            info = zipfile.ZipInfo("x")
+            info.filename = name + ("/" if content is None else "")  # whatever it is
+            file.writestr(info, content or b"")
     return stream.getvalue()
 
 
@@ -888,6 +893,59 @@ def test_links_in_zip_archives_are_refused(tmp_path):
         unchanged(tmp_path),
         pytest.raises(ValueError, match="'odd' is a link or a device"),
     ):
+        unpack(tmp_path / "a.zip", tmp_path / "new")
+
+
+def test_zips_of_windows_and_macos(tmp_path):
+    """Windows may divide folders by a backslash; names without UTF-8 are of cp437."""
+    names = ["top\\deep\\a.txt", "top\\empty\\", "__MACOSX/top/._a.txt", "top/x.txt"]
+    content = zip_of({name: b"a" for name in names}).replace(b"top/x", b"top/\x82")
+    (tmp_path / "a.zip").write_bytes(content)
+    assert unpack(tmp_path / "a.zip", tmp_path / "new") == [tmp_path / "new/top"]
+    assert files_below(tmp_path / "new/top") == sorted(
+        ["deep", "deep/a.txt", "empty", "é.txt"]
+    )
+
+
+def test_a_folder_of_its_own_is_no_member(tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar_of({".": None, "./a.txt": b"a"}))
+    assert unpack(tmp_path / "a.tar", tmp_path / "new") == [tmp_path / "new/a.txt"]
+
+
+ODD_NAMES = {
+    "dot": {".": b"a"},
+    "none": {"": b"a"},
+    "long": {"a" * 300: b"a"},
+    "folder of a file": {"a": b"a", "a/b": b"b"},
+    "file of a folder": {"a/b": b"b", "a": b"a"},
+}
+
+
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+@pytest.mark.parametrize("files", ODD_NAMES.values(), ids=ODD_NAMES)
+def test_names_that_cannot_be_written_are_refused(files, pack, tmp_path):
+    (tmp_path / "a").write_bytes(pack(files))
+    with (
+        unchanged(tmp_path),
+        pytest.raises(ValueError, match=r"a: nothing is unpacked, as .*name"),
+    ):
+        unpack(tmp_path / "a", tmp_path / "new")
+
+
+def test_a_name_that_is_not_as_its_archive_says_is_refused(tmp_path):
+    content = zip_of({"é.txt": b"a"}).replace("é".encode(), b"\x82x")
+    (tmp_path / "a.zip").write_bytes(content)
+    with unchanged(tmp_path), pytest.raises(ValueError, match="damaged or truncated"):
+        unpack(tmp_path / "a.zip", tmp_path / "new")
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    (tmp_path / "a.zip").write_bytes(zip_of(GOOD))
+    with unchanged(tmp_path), pytest.raises(OSError, match="No space left"):
         unpack(tmp_path / "a.zip", tmp_path / "new")
 
 

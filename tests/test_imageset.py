@@ -8,6 +8,7 @@ import torch
 
 import adlab
 from adlab.data import ImageSet, Splits
+from adlab.vectors import Gaussian
 
 
 def pictures(n=6, channels=1, height=4, width=5):
@@ -30,6 +31,40 @@ def image_set():
     masks[3:, 1:3, 1:3] = True
     kinds = ["good", "good", "good", "hole", "bead", "hole"]
     return ImageSet(pictures(), torch.tensor([0, 0, 0, 1, 1, 1]), masks, kinds)
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy])
+def test_bytes_are_divided_by_255(form):
+    values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    expected = torch.from_numpy(values.astype(np.float64) / 255).float()
+    assert torch.equal(ImageSet(form(values.copy())).images, expected)
+    fitted = Gaussian("diag").fit(form(np.concatenate([values, values[..., ::-1]])))
+    torch.testing.assert_close(
+        fitted.anomaly_score(form(values.copy())), fitted.anomaly_score(expected)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_single(dtype):
+    images = ImageSet(pictures().to(dtype)).images
+    assert torch.equal(images, pictures().to(dtype).float())
+
+
+def test_what_is_single_already_is_not_copied():
+    images = pictures()
+    assert ImageSet(images).images.data_ptr() == images.data_ptr()
+
+
+def test_rounding_may_leave_the_range_and_nothing_else():
+    images = pictures()
+    images[0, 0, 0, :2] = torch.tensor([1 + 1.2e-7, -3e-6])
+    found = ImageSet(images).images
+    assert found[0, 0, 0, :2].tolist() == [1, 0]
+    assert torch.equal(found[1:], images[1:]) and images.min() < 0
+    for excess in (1 + 3e-5, -3e-5):
+        images[0, 0, 0, 0] = excess
+        with pytest.raises(ValueError, match=r"\[0, 1\], got .*(1.00003|-3e-05)"):
+            ImageSet(images)
 
 
 def test_defaults_are_normal_images_without_masks():
@@ -101,10 +136,17 @@ def test_an_index_that_is_not_there_is_refused(image_set, index):
         image_set[index]
 
 
-def test_the_empty_part_is_refused(image_set):
+def test_the_empty_part_is_empty_and_cannot_be_used(image_set):
     for index in ([], slice(3, 3), image_set.labels > 1):
-        with pytest.raises(ValueError, match="at least one image"):
-            image_set[index]
+        part = image_set[index]
+        assert (len(part), part.kinds, part.masks.shape) == (0, [], (0, 4, 5))
+        with pytest.raises(ValueError, match="images: expected at least one image"):
+            Gaussian("diag").fit(part)
+    splits = Splits(image_set[:3], image_set[:0], image_set)
+    assert repr(splits.val) == "ImageSet(0 images of 1×4×5, 0 anomalous, with masks)"
+    for name, parts in ("train", [0, 1, 6]), ("test", [3, 1, 0]):
+        with pytest.raises(ValueError, match=f"{name}: expected at least one image"):
+            Splits(*(image_set[:n] for n in parts))
 
 
 def test_of_kind(image_set):

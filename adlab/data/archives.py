@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -14,7 +15,11 @@ from tempfile import TemporaryDirectory
 
 DAMAGED = (  # RuntimeError: a zip with a password
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
-    *(lzma.LZMAError, zlib.error, EOFError, RuntimeError),
+    *(lzma.LZMAError, zlib.error, EOFError, RuntimeError, UnicodeError),
+)
+UNWRITABLE = (  # a name too long, or of a file and a folder at once
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES),  # the last: Windows
 )
 
 
@@ -23,7 +28,8 @@ def unpack(archive: str | os.PathLike, destination: str | os.PathLike) -> list[P
     nothing.
 
     It may hold files and folders only, and none outside itself. All is written to a
-    temporary folder beside the destination first, and moved once it is complete.
+    temporary folder beside the destination first, and moved once it is complete. What
+    macOS adds, `__MACOSX`, is left out.
 
     Args:
         archive: the file.
@@ -36,8 +42,8 @@ def unpack(archive: str | os.PathLike, destination: str | os.PathLike) -> list[P
     Raises:
         FileNotFoundError: no such archive, or no folder to make the destination in.
         ValueError: a damaged or truncated archive; absolute paths, paths with "..",
-            links or devices in it; something of the same name in the destination. The
-            message names it.
+            links or devices in it, names that cannot be written here; something of the
+            same name in the destination. The message names it.
     """
     archive, destination = (
         check_path("archive", archive),
@@ -58,6 +64,13 @@ def unpack(archive: str | os.PathLike, destination: str | os.PathLike) -> list[P
             raise ValueError(
                 f"{archive}: damaged or truncated, nothing is unpacked: {error}"
             ) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise ValueError(
+                f"{archive}: nothing is unpacked, as a name in it cannot be written "
+                f"here: {error.strerror}"
+            ) from error
         return _move(Path(scratch), destination)
 
 
@@ -70,16 +83,20 @@ def check_path(name: str, path: object) -> Path:
 
 def _extract_zip(archive: Path, folder: str) -> None:
     with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
+        members = [i for i in file.infolist() if not i.filename.startswith("__MACOSX")]
+        for info in members:
+            info.filename = info.filename.replace("\\", "/")  # packed by Windows
             is_link = stat.S_ISLNK(info.external_attr >> 16)
-            _check_member(archive, info.filename, not is_link)
-        file.extractall(folder)
+            is_folder = info.filename.endswith("/")
+            _check_member(archive, info.filename, not is_link, is_folder)
+        file.extractall(folder, members)
 
 
 def _extract_tar(archive: Path, folder: str) -> None:
     with tarfile.open(archive) as file:
         for info in file:
-            _check_member(archive, info.name, info.isfile() or info.isdir())
+            is_plain = info.isfile() or info.isdir()
+            _check_member(archive, info.name, is_plain, info.isdir())
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")  # it ends with zeros
         while file.fileobj.read(2**20):  # the check sum of the whole comes last
@@ -87,13 +104,16 @@ def _extract_tar(archive: Path, folder: str) -> None:
         file.extractall(folder, filter="data")
 
 
-def _check_member(archive: Path, name: str, is_plain: bool) -> None:
-    path = PureWindowsPath(
-        name
-    )  # which takes / and \\ for separators, and knows drives
+def _check_member(archive: Path, name: str, is_plain: bool, is_folder: bool) -> None:
+    # which takes / and \\ for separators, and knows drives
+    path = PureWindowsPath(name)
     if path.anchor or ".." in path.parts:
         raise ValueError(
             f"{archive}: nothing is unpacked, as {name!r} in it would leave its folder"
+        )
+    if not path.parts and not is_folder:
+        raise ValueError(
+            f"{archive}: nothing is unpacked, as {name!r} in it is no name of a file"
         )
     if not is_plain:
         raise ValueError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
+import re
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,23 +22,8 @@ from adlab._checks import check_choice, check_number
 from adlab.data.archives import check_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MASK_NAME = re.compile("(.+)[ _-](mask|masks|label|gt|seg)", re.IGNORECASE)
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE")  # systems keep copies in such
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-class Sample(NamedTuple):
-    """An image to be read, what it shows, and where its mask lies."""
-
-    file: Path
-    kind: str
-    mask: Path | None = None  # None: nothing is anomalous, or nobody has marked it
 
 
 @dataclass(frozen=True)
@@ -74,10 +59,21 @@ class Reading:
             ValueError: it cannot be read, is smaller than the crop, or has colours
                 where grey is expected. The message names it.
         """
-        image = read_image(file, self.size, self.crop)
+        return self.apply(read_image(file), check_path("file", file))
+
+    def apply(self, image: Tensor, file: Path) -> Tensor:
+        """An image (1 or 3, H, W) that was read from a file, in the size and channels
+        of all.
+        """
         if len(image) > self.channels:
             raise ValueError(f"{file}: expected a grey image, got one in colours")
-        return image.expand(self.channels, -1, -1)
+        image = resize(image, self.size, mode="bilinear", antialias=True)
+        return crop_middle(image, self.crop, file).expand(self.channels, -1, -1)
+
+    def apply_to_mask(self, mask: Tensor, file: Path) -> Tensor:
+        """A mask, bool (H, W), in the size of all."""
+        mask = resize(mask[None].float(), self.size, mode="nearest-exact")
+        return crop_middle(mask, self.crop, file)[0] > 0
 
 
 class ImageFolder(Dataset):
@@ -138,6 +134,7 @@ def _files(path: object) -> list[Path]:
     else:
         path = check_path("path", path)
         files = sorted(file for file in path.rglob("*") if is_image(file, path))
+        files = without_masks(files)
     if not files:
         raise FileNotFoundError(f"path: expected a folder with images, got {path}")
     return files
@@ -145,9 +142,13 @@ def _files(path: object) -> list[Path]:
 
 def is_image(file: Path, folder: Path) -> bool:
     """Whether a file is an image, by its name, and is not hidden below the folder."""
-    parts = file.relative_to(folder).parts
-    hidden = any(part.startswith(HIDDEN) for part in parts)
+    hidden = any(is_hidden(part) for part in file.relative_to(folder).parts)
     return file.suffix.lower() in SUFFIXES and not hidden and not file.is_dir()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems make, by its name."""
+    return name.startswith(HIDDEN)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -158,6 +159,35 @@ def image_files(folder: Path) -> list[Path]:
             f"{folder}: expected images ({', '.join(SUFFIXES)}), found none"
         )
     return files
+
+
+def apart(files: list[Path]) -> tuple[list[Path], dict[str, tuple[Path, ...]]]:
+    """Images, and the masks that lie beside them, by the names of their images."""
+    stems = {(file.parent, stem_of(file)) for file in files}
+    ends = {file: MASK_NAME.fullmatch(stem_of(file)) for file in files}
+    beside = {
+        f: end[1] for f, end in ends.items() if end and (f.parent, end[1]) in stems
+    }
+    images = [file for file in files if file not in beside]
+    return images, {stem: (mask,) for mask, stem in beside.items()}
+
+
+def without_masks(files: list[Path]) -> list[Path]:
+    """The images among files; if there are masks beside them, with a warning."""
+    images, masks = apart(files)
+    if masks:
+        ((first,), *_) = masks.values()
+        warnings.warn(
+            f"{first.parent}: {len(files) - len(images)} files that are called as masks "
+            f"of images beside them, as {first.name}, are not read",
+            stacklevel=2,
+        )
+    return images
+
+
+def stem_of(file: Path) -> str:
+    """The name without its suffix; systems write an umlaut as one sign or as two."""
+    return unicodedata.normalize("NFC", file.stem)
 
 
 def check_sizes(
@@ -180,41 +210,6 @@ def check_size(size: object) -> tuple[int, int] | None:
     for side in pair:
         check_number("size", side, 1, whole=True)
     return pair
-
-
-def read_samples(
-    samples: list[Sample], size: tuple[int, int] | None, crop: int | None
-) -> tuple[Tensor, Tensor]:
-    """Images float32 (N, C, H, W) and masks bool (N, H, W)."""
-    images, masks = [], []
-    for sample in samples:
-        image = read_image(sample.file)
-        mask = _read_mask(sample, image.shape[1:])
-        images.append(
-            crop_middle(
-                resize(image, size, mode="bilinear", antialias=True), crop, sample.file
-            )
-        )
-        masks.append(
-            crop_middle(resize(mask, size, mode="nearest-exact"), crop, sample.file)[0]
-            > 0
-        )
-        if images[-1].shape[1:] != images[0].shape[1:]:
-            first, this = (
-                _as_text(image.shape[1:]) for image in (images[0], images[-1])
-            )
-            raise ValueError(
-                f"size: expected (H, W) or one number, as the images differ: {samples[0].file} is {first} "
-                f"and {sample.file} is {this}; got {size}"
-            )
-    channels = max(len(image) for image in images)
-    return torch.stack(
-        [image.expand(channels, -1, -1) for image in images]
-    ), torch.stack(masks)
-
-
-def _as_text(shape: tuple[int, int]) -> str:
-    return f"{shape[0]}×{shape[1]}"
 
 
 def read_image(
@@ -240,7 +235,7 @@ def read_image(
     file = check_path("file", file)
     size, crop = check_sizes(size, crop)
     with _opened(file) as image:
-        values = _pixels(ImageOps.exif_transpose(image))
+        values = _pixels(_upright(image, file))
     image = torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1).contiguous()
     return crop_middle(resize(image, size, mode="bilinear", antialias=True), crop, file)
 
@@ -264,12 +259,24 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     if not file.is_file():
         raise FileNotFoundError(f"file: expected an image, got {file}, where is none")
     try:
-        with Image.open(file) as image:
+        # a stream: what Pillow maps into memory by name, it may turn wrongly (TIFF)
+        with file.open("rb") as stream, Image.open(stream) as image:
             yield image
-    except UNREADABLE as error:
+    except Exception as error:  # a decoder may stumble in any way
         raise ValueError(
             f"{file}: expected an image, but it cannot be read as one: {error}"
         ) from error
+
+
+def _upright(image: Image.Image, file: Path) -> Image.Image:
+    """The first page of an image, as it is to be seen."""
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":  # a photograph, and then a small copy of it
+        warnings.warn(
+            f"{file.parent}: of images of {pages} pages, only the first page is read",
+            stacklevel=4,
+        )
+    return ImageOps.exif_transpose(image)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -284,8 +291,8 @@ def _pixels(image: Image.Image) -> np.ndarray:
         top = 2**8 - 1
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    values = np.asarray(image).astype(np.float32) / top
+        image = image.convert("L" if _is_grey(image) else "RGB")
+    values = np.asarray(image, np.float32) / top
     if not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(
             f"expected pixels from 0 to {top}, got {values.min() * top:g} to {values.max() * top:g}"
@@ -293,20 +300,34 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return values
 
 
-def _read_mask(sample: Sample, shape: tuple[int, int]) -> Tensor:
-    """The mask of an image of the given shape (H, W): float32 (1, H, W) of 0 and 1."""
-    if sample.mask is None:
-        return torch.zeros(1, *shape)
-    mask = read_image(sample.mask)
-    if mask.shape[1:] != shape:
-        expected, got = _as_text(shape), _as_text(mask.shape[1:])
-        raise ValueError(
-            f"{sample.mask}: expected the size of {sample.file}, {expected}, got {got}"
-        )
-    black = (
-        0.5 if sample.mask.suffix.lower() in (".jpg", ".jpeg") else 0
-    )  # JPEG does not keep black black
-    return (mask.amax(dim=0, keepdim=True) > black).float()
+def read_mask(file: Path) -> Tensor:
+    """A mask of any kind as bool (H, W): true where it is not black; a JPEG or WebP,
+    which do not keep black black, above half of its maximum.
+
+    Where this marks nothing or everything, it is true where an alpha channel is not
+    zero, or else the number of a colour in a palette.
+    """
+    with _opened(file) as image:
+        lossy = image.format in ("JPEG", "MPO", "WEBP")
+        ways = _ways_to_mark(_upright(image, file), lossy)
+    found = [way for way in ways if way.any() and not way.all()]
+    return torch.from_numpy((found or ways)[0])
+
+
+def _ways_to_mark(image: Image.Image, lossy: bool) -> list[np.ndarray]:
+    """Where a mask is bright and not transparent, where it is not transparent, and
+    where its number in a palette is not 0, each bool (H, W).
+    """
+    has_alpha = image.mode in ("P", "PA", "LA", "RGBA")
+    alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else np.array(1)
+    numbers = np.asarray(image) if image.mode == "P" else alpha
+    if image.mode == "LA" or not _is_grey(image):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    values = values.reshape(*values.shape[:2], -1).max(2)
+    black = max(values.max() / 2, 8) if lossy else 0
+    marked = (values > black) & ((alpha > 0) | (alpha.max() == 0))
+    return [marked, alpha > 0, numbers > 0]
 
 
 def resize(image: Tensor, size: tuple[int, int] | None, **how: object) -> Tensor:

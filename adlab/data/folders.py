@@ -1,21 +1,12 @@
-"""Images in folders: one's own, and the public benchmarks MVTec AD and BTAD.
-
-The layout is that of MVTec AD. A mask may also have the very name of its image, as in
-BTAD:
-
-    train/good/*.png                         normal images
-    test/good/*.png, test/<kind>/*.png       normal images, and anomalies of each kind
-    ground_truth/<kind>/<name>_mask.png      where the anomaly of test/<kind>/<name>.png
-    is
-
-Images and masks are png, jpg, jpeg, bmp, tif or tiff, in upper or lower case.
-"""
+"""Images in folders: one's own, and the public benchmarks MVTec AD and BTAD."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adlab._checks import check_number
+from adlab._checks import check_choice, check_number
 from adlab.data.archives import check_path, unpack
-from adlab.data.files import (
-    SUFFIXES,
-    Reading,
-    Sample,
-    check_sizes,
-    image_files,
-    read_samples,
-)
+from adlab.data.files import Reading, count_channels, read_image, read_mask
 from adlab.data.imageset import ImageSet, Splits
+from adlab.data.layouts import NORMAL, Sample, find_samples
+
+TEST_FRACTION = 0.2  # of the normal images, where the layout has no split
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -87,29 +75,43 @@ def from_folder(
     crop: int | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
+    layout: str = "auto",
+    masks: bool = True,
 ) -> Splits:
-    """One's own images in the MVTec AD layout; see the top of this module.
+    """One's own images, in one of the layouts of `adlab.data.layouts`.
 
-    Images are grey, (N, 1, H, W), if all of them are, and else RGB, (N, 3, H, W);
-    transparency is dropped, and 16 bits a pixel are kept. A mask is true where it is
-    not black; without any folder `ground_truth` the masks are None. Files with other
-    suffixes, hidden ones, and other folders of `train` are not read.
+    Images are grey, (N, 1, H, W), if all of them are, and else RGB, (N, 3, H, W). They
+    are turned upright, transparency is dropped, and 16 bits a pixel are kept. A mask is
+    true where it is not black, or has an alpha above zero, or a palette's number above
+    zero, whichever marks some pixels and not all; a JPEG or WebP, above half its
+    maximum. Files with other suffixes, hidden ones, and what systems leave
+    (`__MACOSX`, `Thumbs.db`) are not read, nor are anomalies outside of the test.
 
     Args:
-        path: the folder that holds `train` and `test`.
+        path: the folder, or a table of files.
         size: (H, W), or one number for both, to which images are resized (bilinear,
             antialiased; masks nearest); None keeps the size, which must then be the
             same for all.
         crop: side of the square that is then cut from the middle; None for the whole
             image.
-        val_fraction: share of train/good that is drawn for validation, in (0, 1); at
-            least one image. Copies of a validation image go with it, so that none is
-            trained on.
-        seed: of that draw.
+        val_fraction: share of the normal training images that is drawn for validation,
+            in [0, 1); if above 0, at least one image. Copies of a validation image go
+            with it, so that none is trained on. With 0, val is empty. Not looked at
+            where the layout has a part for validation.
+        seed: of that draw, and, in a layout without a test part, of the fifth of the
+            normal images that is drawn for it.
+        layout: its name, or "auto" to see which it is.
+        masks: False where they shall not be read.
 
     Returns:
-        Splits with the names of the folders of `test` as kinds: first "good", then the
-        others by name.
+        Splits with the kinds of anomalies by the names of their folders: first "good",
+        then the others by name. Masks are None where no anomaly has one.
+
+    Warns:
+        UserWarning: a test without normal images; masks that are empty, become so by
+            size and crop, or mark nearly all; a validation part more than twice its
+            share, because of copies; files of several pages; masks beside normal
+            images.
 
     Raises:
         FileNotFoundError: a folder is not there; the message says what is.
@@ -117,9 +119,11 @@ def from_folder(
             image that cannot be read, a mask that is missing or of another size, no
             images. The message names the file or folder.
     """
-    return _read_layout(
-        check_path("path", path), "good", size, crop, val_fraction, seed
-    )
+    path = check_path("path", path)
+    Reading(size, crop)  # refuses them before files are looked for
+    check_choice("masks", masks, (True, False))
+    samples = find_samples(path, layout)
+    return read_splits(samples, size, crop, val_fraction, seed, masks)
 
 
 def mvtec_ad(
@@ -151,8 +155,8 @@ def mvtec_ad(
         FileNotFoundError: the category is not on disk; the message says where to get it
             and put it.
     """
-    return _read_layout(
-        _find(MVTEC_AD, category, root), "good", size, crop, val_fraction, seed
+    return from_folder(
+        _find(MVTEC_AD, category, root), size, crop, val_fraction, seed, "mvtec"
     )
 
 
@@ -184,8 +188,8 @@ def btad(
         FileNotFoundError: the product is not on disk; the message says where to get it
             and put it.
     """
-    return _read_layout(
-        _find(BTAD, category, root), "ok", size, crop, val_fraction, seed
+    return from_folder(
+        _find(BTAD, category, root), size, crop, val_fraction, seed, "mvtec"
     )
 
 
@@ -209,120 +213,194 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     return Path(cache).expanduser() / "adlab"
 
 
-# -- the layout of folders
+# -- samples as splits
 
 
-def _read_layout(
-    path: Path,
-    normal: str,
+def read_splits(
+    samples: list[Sample],
     size: int | tuple[int, int] | None,
     crop: int | None,
     val_fraction: float,
     seed: int,
+    masks: bool = True,
 ) -> Splits:
-    """Read the folder at `path`, where `normal` is the name of the folders of normal
-    images.
+    """Read samples, and draw what is not yet divided.
+
+    All images are read into one tensor, and each part is a stretch of it: there is no
+    second copy of them.
     """
-    size, crop = check_sizes(size, crop)
-    check_number("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
+    check_number("val_fraction", val_fraction, 0, 1, open_high=True)
     check_number("seed", seed, 0, whole=True)
-    train = [
-        Sample(file, "good") for file in image_files(_folder(path, "train", normal))
-    ]
-    test = _test_samples(path, normal)
-    images, masks = read_samples(train + test, size, crop)
-    normals = images[: len(train)]
-    is_val = draw_validation(normals, val_fraction, seed)
-    kinds = [sample.kind for sample in test]
-    reading = Reading(size, crop, images.shape[1])
-    test_set = ImageSet(
-        images[len(train) :],
-        labels=np.array([kind != "good" for kind in kinds]),
-        masks=masks[len(train) :] if (path / "ground_truth").is_dir() else None,
-        kinds=kinds,
-        reading=reading,
-    )
-    train_set, val_set = (
-        ImageSet(normals[part], reading=reading) for part in (~is_val, is_val)
-    )
-    return Splits(train_set, val_set, test_set)
-
-
-def _folder(path: Path, *parts: str) -> Path:
-    """The folder `path`/`parts`; where it is missing, the error says what there is
-    instead.
-    """
-    for part in ("", *parts):
-        parent, path = path, path / part
-        if not path.is_dir():
-            there = (
-                sorted(entry.name for entry in parent.iterdir())
-                if parent.is_dir()
-                else []
-            )
-            found = (
-                f"; {parent} holds {', '.join(there[:20]) or 'nothing'}"
-                if parent.is_dir()
-                else ""
-            )
-            raise FileNotFoundError(
-                f"path: expected the folder {path}, in the MVTec AD layout{found}"
-            )
-    return path
-
-
-def _test_samples(path: Path, normal: str) -> list[Sample]:
-    """All test images with their kinds and masks, normal ones first."""
-    folders = sorted(
-        f
-        for f in _folder(path, "test").iterdir()
-        if f.is_dir() and not f.name.startswith(".")
-    )
-    folders.sort(key=lambda folder: folder.name != normal)
-    if not folders:
+    samples = [s for s in samples if s.kind == "good" or s.split in ("", "test")]
+    if not any(sample.kind == "good" for sample in samples):
         raise ValueError(
-            f"{path / 'test'}: expected folders of images, e.g. {normal}, found none"
+            f"path: expected normal images, which are called {', '.join(NORMAL)}; got "
+            f"{', '.join(sorted({s.kind for s in samples})) or 'no images'}"
         )
-    samples = []
-    for folder in folders:
-        marks = path / "ground_truth" / folder.name
-        if folder.name == normal:
-            samples += [Sample(file, "good") for file in image_files(folder)]
-        elif marks.parent.is_dir():
-            samples += [
-                Sample(f, folder.name, _mask_of(f, marks)) for f in image_files(folder)
-            ]
-        else:
-            samples += [Sample(file, folder.name) for file in image_files(folder)]
-    return samples
-
-
-def _mask_of(file: Path, marks: Path) -> Path:
-    """The mask of an image, among the files of the folder `marks`."""
-    for stem in (f"{file.stem}_mask", file.stem):
-        for suffix in SUFFIXES:
-            for name in (stem + suffix, stem + suffix.upper()):
-                if (marks / name).is_file():
-                    return marks / name
-    raise ValueError(
-        f"{file}: expected its mask {marks / file.stem}_mask.png, found none"
+    reading = Reading(size, crop, count_channels(sample.file for sample in samples))
+    images, shapes = _read_images(samples, reading)
+    splits = _draw(images, samples, val_fraction, seed)
+    order = np.argsort([SPLITS.index(split) for split in splits], kind="stable")
+    _reorder(images, order)
+    n_train, n_val, n_test = (int((splits == name).sum()) for name in SPLITS)
+    train, val, test = images.split([n_train, n_val, n_test])
+    tests = order[n_train + n_val :]
+    return Splits(
+        ImageSet(train, reading=reading),
+        ImageSet(val, reading=reading),
+        _test_set(
+            test,
+            [samples[i] for i in tests],
+            [shapes[i] for i in tests],
+            reading,
+            masks,
+        ),
     )
 
 
-def draw_validation(images: Tensor, fraction: float, seed: int) -> Tensor:
-    """Which of the normal images (N, C, H, W) are for validation: bool (N,)."""
-    digests = np.array(
-        [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
-    )
-    n_val = max(1, round(fraction * len(images)))
-    drawn = np.random.default_rng(seed).permutation(len(images))[:n_val]
-    is_val = np.isin(digests, digests[drawn])
-    if is_val.all():
+def _read_images(
+    samples: list[Sample], reading: Reading
+) -> tuple[Tensor, list[torch.Size]]:
+    """Images (N, C, H, W), and the (H, W) that each has in its file."""
+    images, shapes = torch.empty(0), []
+    for i, (file, *_) in enumerate(samples):
+        image = read_image(file)
+        shapes.append(image.shape[1:])
+        image = reading.apply(image, file)
+        if not i:
+            images = torch.empty(len(samples), *image.shape)
+        if image.shape != images.shape[1:]:
+            raise ValueError(
+                f"size: expected (H, W) or one number, as the images differ: "
+                f"{samples[0].file} is {_as_text(images.shape[2:])} and {file} is "
+                f"{_as_text(image.shape[1:])}; got {reading.size}"
+            )
+        images[i] = image
+    return images, shapes
+
+
+def _as_text(shape: Sequence[int]) -> str:
+    return f"{shape[0]}×{shape[1]}"
+
+
+def _draw(
+    images: Tensor, samples: list[Sample], val_fraction: float, seed: int
+) -> np.ndarray:
+    """The names of the splits, (N,): those that samples have, or are drawn."""
+    rng = np.random.default_rng(seed)
+    splits = np.array([s.split if s.kind == "good" else "test" for s in samples], "U5")
+    fresh = np.flatnonzero(splits == "")
+    if len(fresh):
+        is_test = _drawn(images, fresh, TEST_FRACTION, rng)
+        splits[fresh] = np.where(is_test, "test", "train")
+    if val_fraction and not (splits == "val").any():
+        train = np.flatnonzero(splits == "train")
+        splits[train[_drawn(images, train, val_fraction, rng)]] = "val"
+    return splits
+
+
+def _drawn(
+    images: Tensor, rows: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Which of the rows are drawn, bool (n,); copies of a drawn image go with it."""
+    digests = np.array([hashlib.sha256(images[i].numpy()).hexdigest() for i in rows])
+    n_drawn = max(1, round(fraction * len(rows)))
+    chosen = np.isin(digests, digests[rng.permutation(len(rows))[:n_drawn]])
+    if chosen.all():
         raise ValueError(
             f"train: expected at least two different images, one for validation, and val_fraction well "
-            f"below 1; got {len(images)} images, all of which would be for validation"
+            f"below 1; got {len(rows)} images, all of which would be for validation"
         )
-    return torch.from_numpy(is_val)
+    if chosen.sum() > 2 * n_drawn:
+        warnings.warn(
+            f"val_fraction: {n_drawn} of {len(rows)} normal images were to be held out, "
+            f"but {chosen.sum()} are, as copies of an image go with it",
+            stacklevel=2,
+        )
+    return chosen
+
+
+def _reorder(rows: Tensor, order: np.ndarray) -> None:
+    """Make rows[order] of rows, in place: one cycle of the order after the other."""
+    source = order.tolist()
+    for start in range(len(source)):
+        first, row = rows[start].clone(), start
+        while source[row] != start:
+            rows[row] = rows[source[row]]
+            source[row], row = row, source[row]
+        rows[row], source[row] = first, row
+
+
+def _test_set(
+    images: Tensor,
+    samples: list[Sample],
+    shapes: list[torch.Size],
+    reading: Reading,
+    wanted: bool,
+) -> ImageSet:
+    kinds = [sample.kind for sample in samples]
+    if kinds and "good" not in kinds:
+        warnings.warn(
+            f"test: no normal images (called {', '.join(NORMAL)}), so all {len(kinds)} "
+            "are taken as anomalous",
+            stacklevel=2,
+        )
+    masks = None
+    if wanted and any(sample.masks for sample in samples):
+        masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
+        _read_masks(masks, samples, shapes, reading)
+    labels = np.array([kind != "good" for kind in kinds])
+    return ImageSet(images, labels, masks, kinds, reading)
+
+
+def _read_masks(
+    masks: Tensor, samples: list[Sample], shapes: list[torch.Size], reading: Reading
+) -> None:
+    """Fill masks (N, H, W), and warn of those that look wrong."""
+    empty, cut, full = [], [], []
+    for mask, sample, shape in zip(masks, samples, shapes, strict=True):
+        if sample.kind == "good":
+            continue
+        whole = _whole_mask(sample, shape)
+        mask[:] = reading.apply_to_mask(whole, sample.file)
+        if not whole.any():
+            empty.append(sample)
+        elif not mask.any():
+            cut.append(sample)
+        elif whole.float().mean() > 0.9:
+            full.append(sample)
+    _warn_of(empty, "mark no pixel")
+    _warn_of(cut, f"mark no pixel after size={reading.size} and crop={reading.crop}")
+    _warn_of(full, "mark more than 90 % of the image, as if white were its ground")
+
+
+def _whole_mask(sample: Sample, shape: torch.Size) -> Tensor:
+    """The masks of an image, of the given shape (H, W), as one."""
+    if not sample.masks:
+        raise ValueError(
+            f"{sample.file}: expected its mask, as other images have one, e.g. "
+            f"ground_truth/{sample.kind}/{sample.file.stem}_mask.png; masks=False reads "
+            "none"
+        )
+    whole = torch.zeros(shape, dtype=torch.bool)
+    for file in sample.masks:
+        mask = read_mask(file)
+        if mask.shape != shape:
+            raise ValueError(
+                f"{file}: expected the size of {sample.file}, {_as_text(shape)}, got "
+                f"{_as_text(mask.shape)}"
+            )
+        whole |= mask
+    return whole
+
+
+def _warn_of(samples: list[Sample], what: str) -> None:
+    if samples:
+        warnings.warn(
+            f"masks: {len(samples)} of anomalous images {what}, the first is "
+            f"{samples[0].masks[0]}",
+            stacklevel=2,
+        )
 
 
 # -- benchmarks and their archives

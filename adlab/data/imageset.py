@@ -20,7 +20,8 @@ class ImageSet:
     """Images and what is known of them.
 
     Args:
-        images: float32 (N, C, H, W) in [0, 1], C = 1 or 3.
+        images: float32 (N, C, H, W) in [0, 1], C = 1 or 3, N = 0 for none; bytes
+            (uint8) are divided by 255.
         labels: int64 (N,), 0 normal, 1 anomalous. Default: all normal.
         masks: bool (N, H, W), true where a pixel is anomalous, or None where the data
             has no masks.
@@ -41,7 +42,7 @@ class ImageSet:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        images = check_images(self.images)
+        images = check_images(self.images, least=0)
         n, _, height, width = images.shape
         labels = torch.zeros(n) if self.labels is None else self.labels
         labels = torch.from_numpy(check_labels(labels, n)).to(torch.int64)
@@ -165,7 +166,7 @@ class Splits:
 
     Raises:
         TypeError: a part that is no ImageSet.
-        ValueError: anomalies in train or val.
+        ValueError: anomalies in train or val, or no image in train or test.
     """
 
     train: ImageSet
@@ -180,6 +181,9 @@ class Splits:
                 raise TypeError(
                     f"{name}: expected an ImageSet, got {type(part).__name__}"
                 )
+        for name in ("train", "test"):
+            if not len(getattr(self, name)):
+                raise ValueError(f"{name}: expected at least one image, got none")
         for name in ("train", "val"):
             anomalies = int(getattr(self, name).labels.sum())
             if anomalies:

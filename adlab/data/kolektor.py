@@ -12,19 +12,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from adlab._checks import check_number
-from adlab.data.files import (
-    SUFFIXES,
-    Reading,
-    Sample,
-    check_size,
-    image_files,
-    read_samples,
-)
-from adlab.data.folders import data_root, draw_validation
-from adlab.data.imageset import ImageSet, Splits
+from adlab.data.files import image_files
+from adlab.data.folders import data_root, read_splits
+from adlab.data.imageset import Splits
+from adlab.data.layouts import Sample, apart, by_mask
 
 FOLDERS = ("kolektor-sdd", "KolektorSDD", ".")
 PAGE = "its page, https://www.vicos.si/resources/kolektorsdd"
@@ -65,30 +58,23 @@ def kolektor_sdd(
         ValueError, TypeError: an option out of its range, fewer than two different
             commutators, a file that cannot be read, a mask that is missing.
     """
-    size = check_size(size)
     for name, value in ("test_fraction", test_fraction), ("val_fraction", val_fraction):
         check_number(name, value, 0, 1, open_low=True, open_high=True)
     check_number("seed", seed, 0, whole=True)
     items = _items(_find(root))
-    samples = [sample for item in items for sample in item]
-    images, masks = read_samples(samples, size, None)
-    groups = np.repeat(_group_copies(items), [len(item) for item in items])
+    groups = np.array(_group_copies(items))
     order = np.random.default_rng(seed).permutation(np.unique(groups))
     if len(order) < 2:
         raise ValueError(
             f"root: expected at least two different commutators, got {len(order)}"
         )
     n_test = min(max(1, round(test_fraction * len(order))), len(order) - 1)
-    is_test = torch.from_numpy(np.isin(groups, order[:n_test]))
-    defective = masks.flatten(1).any(1)
-    normal = images[~is_test & ~defective]
-    is_val = draw_validation(normal, val_fraction, seed)
-    labels = defective[is_test].long()
-    kinds = ["defect" if label else "good" for label in labels.tolist()]
-    reading = Reading(size, channels=images.shape[1])
-    test = ImageSet(images[is_test], labels, masks[is_test], kinds, reading)
-    train, val = (ImageSet(normal[p], reading=reading) for p in (~is_val, is_val))
-    return Splits(train, val, test)
+    samples = [
+        sample._replace(split="test" if is_test else "train")
+        for item, is_test in zip(items, np.isin(groups, order[:n_test]), strict=True)
+        for sample in item
+    ]
+    return read_splits(samples, size, None, val_fraction, seed)
 
 
 def _find(root: str | os.PathLike | None) -> Path:
@@ -107,23 +93,11 @@ def _find(root: str | os.PathLike | None) -> Path:
 
 def _items(folder: Path) -> list[list[Sample]]:
     """The images of each commutator, with their masks."""
-    return [
-        [
-            Sample(file, "surface", _mask_beside(file))
-            for file in image_files(item)
-            if not file.stem.endswith("_label")
-        ]
-        for item in sorted(folder.glob("kos[0-9][0-9]"))
-    ]
-
-
-def _mask_beside(file: Path) -> Path:
-    """The mask of an image: the same name with `_label` behind it."""
-    for suffix in SUFFIXES:
-        mask = file.with_name(f"{file.stem}_label{suffix}")
-        if mask.is_file():
-            return mask
-    raise ValueError(f"{file}: expected its mask {file.stem}_label.bmp, found none")
+    items = []
+    for item in sorted(folder.glob("kos[0-9][0-9]")):
+        files, masks = apart(image_files(item))
+        items.append([by_mask(file, masks) for file in files])
+    return items
 
 
 def _group_copies(items: list[list[Sample]]) -> list[int]:
