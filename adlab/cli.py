@@ -13,17 +13,24 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from adlab import distributed, inspection, load_detector, report
+import numpy as np
+import torch
+from torch import Tensor
+
+from adlab import distributed, inspection, load_detector, metrics, report
 from adlab._checks import check_number
 from adlab._methods import methods
 from adlab.bench import __main__ as bench
 from adlab.bench.methods import make_detector
-from adlab.data.files import ImageFolder
-from adlab.detector import check_destination
+from adlab.data.files import ImageFolder, Reading, read_mask
+from adlab.data.layouts import Sample
+from adlab.detector import Detector, check_destination
 
+IMAGES = "a folder, in one of the usual layouts or none; or files; or a table of files"
 REFUSALS = (ValueError, TypeError, ArithmeticError, OSError, ImportError)
 
 
@@ -33,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if arguments[:1] == ["bench"]:
         return bench.main(arguments[1:])
     options = parser().parse_args(arguments)
+    warnings.formatwarning = lambda text, *_, **__: f"warning: {text}\n"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, when killed
     try:
         with distributed.processes():
@@ -69,7 +77,7 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
         "torchrun --nproc-per-node=2 -m adlab fit ...",
     )
     add = sub.add_argument
-    add("images", nargs="+", type=Path, help="folder of normal images, or files")
+    add("images", nargs="+", type=Path, help=IMAGES + "; normal ones are learned")
     add("--out", type=Path, required=True, help="file to write, *.safetensors")
     add("--method", default="padim", choices=_detectors(), metavar="NAME")
     how = {"action": "append", "type": bench.option, "default": []}
@@ -98,7 +106,11 @@ def fit(options: argparse.Namespace) -> None:
     detector = make_detector(
         options.method, dict(options.option), seed=options.seed, device=options.device
     )
-    images = ImageFolder(_one_or_all(options.images), options.size, options.crop)
+    samples = inspection.find_images(options.images)
+    normal = [s.file for s in samples if s.kind in ("good", "") and s.split != "test"]
+    if not normal:
+        raise ValueError(f"images: expected normal ones, got {len(samples)} others")
+    images = ImageFolder(normal, options.size, options.crop)
     learn, held_out = inspection.hold_out(images.files, options.held_out, options.seed)
     inspection.fit(detector, ImageFolder(learn, reading=images.reading), held_out)
     if distributed.rank() == 0:
@@ -108,11 +120,6 @@ def fit(options: argparse.Namespace) -> None:
             f"{'×'.join(map(str, images.shape))} each\n"
             f"{options.out}: {detector}, {options.out.stat().st_size / 1e6:.1f} MB"
         )
-
-
-def _one_or_all(paths: list[Path]) -> Path | list[Path]:
-    """One folder, or files."""
-    return paths[0] if len(paths) == 1 and paths[0].is_dir() else paths
 
 
 # -- score
@@ -128,7 +135,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     )
     add = sub.add_argument
     add("model", type=Path, help="file that adlab fit wrote")
-    add("images", nargs="+", type=Path, help="folder of images, or files")
+    add("images", nargs="+", type=Path, help=IMAGES)
     add("--fpr", type=float, default=0.05, help="share of false alarms; default: 0.05")
     add("--report", type=Path, help="new folder")
     add("--device", help="auto, cpu, cuda, ...; default: as in adlab fit")
@@ -141,31 +148,45 @@ def score(options: argparse.Namespace) -> None:
     if options.device:
         detector.to(options.device)
     limit = inspection.threshold(detector, options.fpr)
-    folder = _one_or_all(options.images)
-    names = _names(ImageFolder(folder, reading=detector.reading).files)
+    samples = inspection.find_images(options.images)
+    tests = [sample for sample in samples if sample.split == "test"] or samples
+    names = _names([sample.file for sample in tests])
+    _warn_of_learned(detector, [sample.file for sample in tests])
     if options.report is None:
-        verdicts = _inspect(detector, names, limit, None)
+        verdicts, _ = _inspect(detector, tests, names, limit, None)
         if distributed.rank() == 0:
             report.write_table(sys.stdout, verdicts)
         return
     with report.whole_folder(options.report) as out:
-        verdicts = _inspect(detector, names, limit, out)
+        verdicts, measures = _inspect(detector, tests, names, limit, out)
         if distributed.rank() == 0:
             with (out / "scores.csv").open("w", newline="", encoding="utf-8") as file:
                 report.write_table(file, verdicts)
-            paths = {name: file for file, name in names.items()}
             report.write_page(
                 out / "report.html",
                 verdicts,
-                paths,
+                {name: file for file, name in names.items()},
                 detector,
                 options.fpr,
                 model=options.model.name,
+                measures=measures,
             )
     if distributed.rank() == 0:
         n = sum(verdict.verdict == "anomalous" for verdict in verdicts)
         print(f"{n} of {len(verdicts)} images are called anomalous")
+        for name, value in measures.items():
+            print(f"{name} {value:.3f}")
         print(options.report / "report.html")
+
+
+def _warn_of_learned(detector: Detector, files: Sequence[Path]) -> None:
+    learned = inspection.learned_from(detector, files)
+    if learned and distributed.rank() == 0:
+        print(
+            f"warning: {len(learned)} of {len(files)} images were learned from, as "
+            f"{learned[0]}; their scores are too low",
+            file=sys.stderr,
+        )
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
@@ -179,17 +200,65 @@ def _names(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def _inspect(
-    detector: object, names: dict[Path, str], limit: float, out: Path | None
-) -> list[report.Verdict]:
-    """Verdicts on all files, of all processes; pictures of their maps go to `out`."""
-    found = []
+    detector: Detector,
+    samples: Sequence[Sample],
+    names: dict[Path, str],
+    limit: float,
+    out: Path | None,
+) -> tuple[list[report.Verdict], dict[str, float]]:
+    """Verdicts on all images, of all processes, and measures; pictures of the maps go to
+    `out`.
+    """
+    by_file = {sample.file: sample for sample in samples}
+    normal, found, maps = inspection.normal_of(detector), [], []
     for file, value, anomaly_map in inspection.inspect(detector, list(names)):
+        sample = by_file[file]
         verdict = "anomalous" if value > limit else "normal"
-        found.append(report.Verdict(names[file], value, verdict))
+        found.append(report.Verdict(names[file], value, verdict, sample.kind))
         if out is not None and anomaly_map is not None:
-            picture = report.map_file(out, names[file])
-            report.write_map(picture, anomaly_map, inspection.normal_of(detector))
-    return sorted(distributed.gather(found))
+            report.write_map(report.map_file(out, names[file]), anomaly_map, normal)
+            if sample.kind:
+                mask = _mask(sample, detector.reading, anomaly_map)
+                maps.append((anomaly_map.numpy(), mask))
+    verdicts = sorted(distributed.gather(found))
+    return verdicts, _measures(verdicts, distributed.gather(maps))
+
+
+def _mask(sample: Sample, reading: Reading, anomaly_map: Tensor) -> np.ndarray | None:
+    """Where the anomaly is, bool (H, W); None where nobody has marked it."""
+    if sample.kind != "good" and not sample.masks:
+        return None
+    mask = torch.zeros(anomaly_map.shape, dtype=torch.bool)
+    for file in sample.masks:
+        mask |= reading.apply_to_mask(read_mask(file), file)
+    return mask.numpy()
+
+
+def _measures(
+    verdicts: Sequence[report.Verdict], maps: Sequence[tuple]
+) -> dict[str, float]:
+    """Of images that are normal and anomalous, if both are known; of their pixels, if all
+    anomalies are marked.
+    """
+    labels = [verdict.kind != "good" for verdict in verdicts if verdict.kind]
+    if len(labels) < len(verdicts) or len(set(labels)) < 2:
+        return {}
+    scores = [verdict.score for verdict in verdicts]
+    called = [verdict.verdict == "anomalous" for verdict in verdicts]
+    rates = metrics.rates(called, labels)
+    found = {
+        "AUROC, images": metrics.auroc(scores, labels),
+        "false alarms": rates.fpr,
+        "anomalies found": rates.tpr,
+    }
+    masks = [mask for _, mask in maps]
+    if not masks or any(mask is None for mask in masks):
+        return found
+    both = np.stack([each for each, _ in maps]), np.stack(masks)
+    return found | {
+        "AUROC, pixels": metrics.pixel_auroc(*both),
+        "PRO": metrics.pro(*both),
+    }
 
 
 if __name__ == "__main__":

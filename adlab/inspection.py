@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from adlab import distributed
 from adlab.data.files import ImageFolder
+from adlab.data.layouts import Sample, find_samples
 from adlab.decision import quantile_threshold
 from adlab.detector import Detector, Localizer
 from adlab.training import progress
@@ -44,14 +45,34 @@ class Result(NamedTuple):
     map: Tensor | None
 
 
+def find_images(paths: Sequence[Path]) -> list[Sample]:
+    """The images of a folder, or of a table of files, in one of the layouts of
+    `adlab.data.layouts`; or all images below a folder, or files, of unknown kind: "".
+
+    Raises:
+        FileNotFoundError: nothing there, no image in it, or a part of a layout is missing.
+        ValueError: as of `adlab.data.layouts.find_samples`.
+    """
+    path = paths[0]
+    if len(paths) > 1 or not (path.is_dir() or path.suffix.lower() == ".csv"):
+        return [Sample(file, "") for file in ImageFolder(paths).files]
+    try:
+        return find_samples(path)
+    except FileNotFoundError:
+        if not path.is_dir() or (path / "train").is_dir():
+            raise
+        return [Sample(file, "") for file in ImageFolder(path).files]
+
+
 def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> Detector:
-    """Fit a detector to files, and let it remember what it gives of others, held out, as
-    its `normal_`, a `Normal`.
+    """Fit a detector to files, and let it remember which these were, and what it gives of
+    others, held out: its `normal_` is a `Normal`.
 
     Raises:
         ValueError: whatever `adlab.distributed.fit` refuses.
     """
     distributed.fit(detector, Watched(images))
+    detector.learned_ = sorted(map(digest, images.files))
     results = list(inspect(detector, held_out, "held out"))
     scores = distributed.gather([result.score for result in results])
     maps = [result.map for result in results if result.map is not None]
@@ -59,6 +80,17 @@ def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> De
     low, high = np.transpose(ranges or [(0, 0)])
     detector.normal_ = Normal(scores, float(np.median(low)), float(high.max()))
     return detector
+
+
+def digest(file: Path) -> str:
+    """Of the content of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def learned_from(detector: Detector, files: Sequence[Path]) -> list[Path]:
+    """Those of the files that a detector was fitted to, or copies of them."""
+    learned = set(getattr(detector, "learned_", []))
+    return [file for file in files if digest(file) in learned]
 
 
 def normal_of(detector: Detector) -> Normal:
@@ -116,7 +148,7 @@ def hold_out(
     Raises:
         ValueError: too few different files.
     """
-    digests = np.array([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    digests = np.array([digest(file) for file in files])
     drawn = np.random.default_rng(seed).permutation(np.unique(digests))
     chosen = np.isin(digests, drawn[: max(1, round(fraction * len(drawn)))])
     if chosen.all():
