@@ -1,15 +1,18 @@
 """`check_detector` holds every detector to the contract, and names what breaks it."""
 
+import dataclasses
 import inspect
 import random
 
 import numpy as np
 import pytest
 import torch
+from bad_input import NAN, assert_refused
 from torch import nn
 
 import adlab
 from adlab._methods import methods
+from adlab._parameters import _hints
 from adlab.contract import CLAUSES
 from adlab.detector import Detector, Localizer
 from adlab.student_teacher import MultiScale, StudentTeacher
@@ -88,24 +91,30 @@ def test_vectors_keep_the_contract():
     adlab.check_detector(adlab.vectors.Gaussian("ledoit-wolf"), IMAGES[:, 0, :, 0])
 
 
-def test_all_public_detectors_are_checked():
-    """Of each class of the package one is above."""
-    checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
-    checked |= {type(make()) for make in OTHERS.values()}
+def public():
+    """The classes of detectors that the package offers."""
+    methods()  # imports all rooms
 
     def every(cls):
         for sub in cls.__subclasses__():
             yield sub
             yield from every(sub)
 
-    public = {
+    classes = {
         cls
         for cls in every(Detector)
         if cls.__module__.startswith("adlab.") and not cls.__name__.startswith("_")
     }
+    return sorted(classes, key=lambda cls: cls.__name__)
+
+
+def test_all_public_detectors_are_checked():
+    """Of each class of the package one is above."""
+    checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
+    checked |= {type(make()) for make in OTHERS.values()}
     inside = {Localizer, adlab.vectors.VectorDetector, adlab.vectors.Gaussian}
     colour_blind = {adlab.OpenSetClassifier}  # as its classifier is; see below
-    assert public - checked <= inside | colour_blind | {adlab.FeatureDetector}
+    assert set(public()) - checked <= inside | colour_blind | {adlab.FeatureDetector}
 
 
 def test_an_open_set_classifier_is_what_its_classifier_is():
@@ -115,6 +124,89 @@ def test_an_open_set_classifier_is_what_its_classifier_is():
     lines = str(caught.value).splitlines()[1:]
     clauses = {line.split(":")[0].strip(" -") for line in lines}
     assert clauses == {"grey and colour"}  # its network takes grey ones only
+
+
+# -- arguments
+
+COUNT = [
+    (0, ValueError, "an integer in […got 0"),
+    (1.5, TypeError, "an integer…float 1.5"),
+    (True, TypeError, "an integer…bool"),
+    ("2", TypeError, "an integer…str '2'"),
+]
+WHOLE = [(-1, ValueError, "an integer in […-1"), *COUNT[1:]]
+COUNTS = [
+    (8, TypeError, "int"),
+    ((8, 8, 0), ValueError, "an integer in [1…0"),
+    ((8, 8, 8.5), TypeError, "an integer…8.5"),
+    ("888", TypeError, "str"),
+]
+AMOUNT = [
+    (-1e-6, ValueError, "a number in …-1e-06"),
+    (NAN, ValueError, "a number in …nan"),
+    ("1e-6", TypeError, "a number…str '1e-6'"),
+]
+POSITIVE = [(0, ValueError, "a number in (0…0"), *AMOUNT]
+FRACTION = [(1, ValueError, "a number in …1)…1"), *AMOUNT]
+SHARE = [(0, ValueError, "a number in (0, 1)…0"), *FRACTION]
+INNER = [
+    (adlab.vectors.PixelGaussian(), TypeError, "got PixelGaussian"),
+    (adlab.vectors.KNN, TypeError, "got type"),
+]
+SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
+KINDS = [
+    ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
+    ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
+    ("batch_size patch_size stride smoothing width", COUNT),
+    ("epochs pretrain_epochs", WHOLE),
+    ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
+    ("widths cell_sizes", COUNTS),
+    ("reg_covar weight_decay tol eta sigma", AMOUNT),
+    ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
+    ("lr", POSITIVE),
+    ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
+    ("val_fraction", FRACTION),
+    ("nu fpr", SHARE),
+    ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),
+    ("device", [("gpu", ValueError, "auto…'gpu'"), ("cuda:99", ValueError, "cuda:99")]),
+    ("detector", INNER),
+    ("backbone", [("vgg", ValueError, "'vgg'"), (18, TypeError, "int")]),
+    ("layers", [("layer1", TypeError, "'layer1'")]),
+    ("image_score", SUMMARY),
+]
+# what no detector takes, by the name of its argument
+REFUSED = {name: rows for names, rows in KINDS for name in names.split()}
+NEEDED = {"detector": adlab.vectors.KNN(), "n_components": 2, "classifier": None}
+
+
+def arguments():
+    """Each argument of each class."""
+    return [(cls, field) for cls in public() for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(cls, field.name) for cls, field in arguments() if field.name in REFUSED],
+)
+def test_bad_arguments_are_refused(cls, name):
+    fields = dataclasses.fields(cls)
+    needed = [each.name for each in fields if each.default is dataclasses.MISSING]
+    others = {each: NEEDED[each] for each in needed if each != name}
+    for value, error, words in REFUSED[name]:
+        assert_refused(
+            lambda value=value: cls(**others, **{name: value}),
+            error,
+            f"{name}: …{words}",
+        )
+
+
+def test_every_number_is_among_them():
+    checked = {
+        field.name
+        for cls, field in arguments()
+        if hasattr(_hints(cls)[field.name], "__metadata__")
+    }
+    assert checked <= set(REFUSED)
 
 
 # -- detectors of a reader's own

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -634,3 +635,20 @@ def test_a_failed_fit_leaves_the_detector_as_it_was(cls):
 def test_images_smaller_than_the_network_are_refused():
     with pytest.raises(ValueError, match="at least 16 for 4 levels"):
         DeepSVDD(widths=(2, 2, 2, 2)).fit(pictures())
+
+
+# Bad input
+
+
+NARROW = ImageSet(IMAGES[..., :4])
+
+
+test_bad_input = refuses(
+    (lambda: DeepSVDD("soft"), ValueError, "objective…soft-boundary"),
+    (lambda: DeepSVDD(network="net"), TypeError, "network…str"),
+    (lambda: DeepSVDD(network=nn.Linear(30, 2)), ValueError, "network…bias…Linear"),
+    (lambda: DeepSVDD(network=nn.Tanh()), ValueError, "network…Tanh"),
+    (lambda: DeepSVDD(widths=(1, 1, 1)).fit(IMAGES), ValueError, "images…at least 8"),
+    (lambda: DeepSAD().fit(IMAGES, IMAGES), TypeError, "labelled…ImageSet"),
+    (lambda: DeepSAD().fit(IMAGES, NARROW), ValueError, "images…(N, 1, 6, 5)"),
+)

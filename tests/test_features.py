@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn.covariance
 import torch
+from bad_input import VECTORS, refuses
 from scipy.spatial.distance import cdist, mahalanobis
 from scipy.stats import chi2, f
 from sklearn import cluster
@@ -325,3 +326,17 @@ def test_what_is_learned_does_not_grow_with_the_number_of_vectors(name):
         return sum(v.numel() for v in vars(detector).values() if torch.is_tensor(v))
 
     assert numbers(20) == numbers(2000)
+
+
+# Bad input
+
+
+EIGHT = PCAReduced(KNN(), 8)
+
+
+test_bad_input = refuses(
+    (lambda: KMeans(9).fit(VECTORS), ValueError, "images…got 8"),
+    (lambda: EIGHT.fit(VECTORS), ValueError, "images…n_components = 8…7"),
+    (lambda: PCAReduced(KNN(), 2, "first"), ValueError, "keep…'first'"),
+    (lambda: PCAReduced(KNN(), 2, whiten="yes"), ValueError, "whiten…'yes'"),
+)

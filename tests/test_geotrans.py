@@ -9,6 +9,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 import torch
+from bad_input import IMAGES, refuses
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,7 +27,7 @@ from adlab.geotrans import (
     transform_each,
     transformation_set,
 )
-from adlab.vectors import KNN, Gaussian
+from adlab.vectors import KNN, Gaussian, PixelGaussian
 
 QUICK = {"transformations": 8, "epochs": 3, "widths": (3, 4, 5), "lr": 1e-2}
 SETS = pytest.mark.parametrize("which", [8, 24, 72, "non-geometric"])
@@ -608,3 +609,33 @@ def test_bad_images_are_refused_and_leave_the_detector():
     with pytest.raises(ValueError, match="at least 4 to shift"):
         fitted(transformations=72).fit(noise(12, 1, 3, 3))
     assert len(GeoTrans(**QUICK).fit(noise(12, 1, 3, 3)).alpha_) == 8
+
+
+# Bad input
+
+
+EIGHT, FEW, TINY = GeoTrans(8), IMAGES[:4], IMAGES[..., :3, :3]
+SAME = ["rot90", "flip", "flip flip flip"]
+
+
+test_bad_input = refuses(
+    (lambda: GeoTrans(9), ValueError, "transformations…72…9"),
+    (lambda: GeoTrans("rot90"), ValueError, "transformations…'rot90'"),
+    (lambda: GeoTrans(8.0), TypeError, "transformations…8.0"),
+    (lambda: GeoTrans(("flip", "turn")), ValueError, "transformations…'turn'"),
+    (lambda: GeoTrans(["flip"]), ValueError, "transformations…at least 2…1"),
+    (lambda: GeoTrans(SAME), ValueError, "transformations…different…'flip'"),
+    (lambda: GeoTrans(score="entropy"), ValueError, "score…softmax…'entropy'"),
+    (lambda: GeoTrans(score=PixelGaussian()), TypeError, "score…vectors…PixelGaussian"),
+    (lambda: GeoTrans(depth=11), ValueError, "depth…16…11"),
+    (lambda: GeoTrans(widths=(8, 16)), ValueError, "widths…3…2"),
+    (lambda: GeoTrans(epochs=0), ValueError, "epochs…[1…0"),
+    (lambda: GeoTrans(batch_size=1), ValueError, "batch_size…[2…1"),
+    (lambda: GeoTrans(val_fraction=1), ValueError, "val_fraction…1)…1"),
+    (lambda: GeoTrans(8).fit(IMAGES), ValueError, "images…H = W…(6, 5)"),
+    (lambda: GeoTrans().fit(TINY), ValueError, "images…at least 4…(3, 3)"),
+    (lambda: EIGHT.fit(FEW), ValueError, "images…at least 2…val_fraction = 0.25…1"),
+    (lambda: transform(IMAGES, "flip twist"), ValueError, "name…flip…'twist'"),
+    (lambda: transform(IMAGES, "rot270"), ValueError, "images…H = W…(6, 5)"),
+    (lambda: transformation_set(16), ValueError, "which…72…16"),
+)

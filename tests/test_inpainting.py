@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 from torch import nn
@@ -557,7 +558,7 @@ def test_it_finds_a_square_in_smooth_pictures_and_training_helps():
     assert errors[0] < 0.2 * errors[1]
 
 
-# Bad input (of constructors: test_bad_input.py)
+# Bad input
 
 
 def test_bad_images_are_refused_and_the_detector_stays_usable(fitted):
@@ -571,3 +572,19 @@ def test_bad_images_are_refused_and_the_detector_stays_usable(fitted):
     with pytest.raises(ValueError, match="n_sets: expected"):
         detector.inpaint(images, 32)
     assert torch.equal(detector.anomaly_map(images), before)
+
+
+test_bad_input = refuses(
+    (lambda: Inpainting(()), ValueError, "cell_sizes…none"),
+    (lambda: Inpainting((2, 17)), ValueError, "cell_sizes…16]"),
+    (lambda: Inpainting(n_sets=1), ValueError, "n_sets…[2"),
+    (lambda: Inpainting((16,), 5), ValueError, "n_sets…4]"),
+    (lambda: Inpainting(score="l2"), ValueError, "score…'gms'"),
+    (lambda: Inpainting(smoothing=4), ValueError, "smoothing…odd"),
+    (lambda: Inpainting(patch_size=23), ValueError, "patch_size…[24"),
+    (lambda: Inpainting(epochs=0), ValueError, "epochs…[1"),
+    (lambda: Inpainting().fit(IMAGES), ValueError, "images…32"),
+    (lambda: cell_masks(8, 8, 4, 5), ValueError, "n_sets…4]"),
+    (lambda: cell_masks(8, 8, 0), ValueError, "cell_size…[1"),
+    (lambda: UNet(0), ValueError, "channels…[1"),
+)

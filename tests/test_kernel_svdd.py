@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from bad_input import refuses
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from sklearn.svm import OneClassSVM
@@ -202,3 +203,12 @@ def test_save_and_load(tmp_path):
     assert torch.equal(loaded.anomaly_score(test), model.anomaly_score(test))
     assert torch.equal(loaded.distance(test), model.distance(test))
     assert loaded.radius_ == model.radius_
+
+
+# Bad input
+
+
+test_bad_input = refuses(
+    (lambda: KernelSVDD(gamma=0), ValueError, "gamma…(0, inf"),
+    (lambda: KernelSVDD(gamma="auto"), ValueError, "gamma…scale"),
+)

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.decomposition import PCA
@@ -587,3 +588,20 @@ def test_command_line_looks_where_to_write_before_it_fits(tmp_path, monkeypatch)
     write_images(tmp_path, pictures(2))
     with pytest.raises(FileNotFoundError, match="path: expected a file in an existing"):
         padim_fit.main([str(tmp_path), "--out", str(tmp_path / "no" / "x.safetensors")])
+
+
+# Bad input
+
+
+def on_images():
+    return PaDiM().fit(IMAGES)
+
+
+test_bad_input = refuses(
+    (lambda: PaDiM(reduction="svd"), ValueError, "reduction…'svd'"),
+    (lambda: PaDiM(reg_covar=0), ValueError, "reg_covar…(0"),
+    (lambda: PaDiM().fit(IMAGES[:1]), ValueError, "images…at least 2"),
+    (lambda: PaDiM().fit(IMAGES * 255), ValueError, "images…[0, 1]"),
+    (lambda: on_images().anomaly_map(IMAGES.mT), ValueError, "images…(N, 1, 6, 5)"),
+    (lambda: PaDiM(reduction="pca").moments(IMAGES), ValueError, "reduction…pca"),
+)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
@@ -232,3 +233,11 @@ def test_fewer_images_than_neighbours_are_refused():
     with pytest.raises(ValueError, match="at least n_neighbors = 2, got 1"):
         detector.fit(pictures(1))
     assert detector.anomaly_map(pictures(1)).shape == (1, 20, 13)  # still fitted
+
+
+# Bad input
+
+
+test_bad_input = refuses(
+    (lambda: SPADE(n_neighbors=9).fit(IMAGES), ValueError, "images…n_neighbors = 9…8"),
+)
