@@ -57,14 +57,6 @@ def variants():
 
 
 each = pytest.mark.parametrize("name", variants())
-localizers = [
-    "pixel",
-    "pca",
-    "patch-gaussian",
-    "patch-statistics",
-    "patch-knn",
-    "patch-pca",
-]
 
 
 # Moments
@@ -545,30 +537,6 @@ def test_constant_images_are_no_trouble(name):
     detector = variants()[name].fit(constant)
     np.testing.assert_allclose(detector.anomaly_score(constant), 0, atol=1e-4)
     assert (detector.anomaly_score(constant + 0.1) > 0.05).all()
-
-
-@each
-def test_scores_do_not_depend_on_the_batch(name):
-    detector, test = variants()[name].fit(pictures(40)), pictures(9, seed=1)
-    together = detector.anomaly_score(test)
-    assert together.dtype == torch.float32
-    assert together.shape == (9,)
-    alone = torch.cat([detector.anomaly_score(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(
-        detector.anomaly_score(test[order]), together[order], rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", localizers)
-def test_maps_do_not_depend_on_the_batch(name):
-    detector, test = variants()[name].fit(pictures(40)), pictures(9, seed=1)
-    together = detector.anomaly_map(test)
-    assert together.dtype == torch.float32
-    assert together.shape == (9, 9, 7)
-    alone = torch.cat([detector.anomaly_map(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-8)
 
 
 @each
