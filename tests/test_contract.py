@@ -290,19 +290,21 @@ FORMS = {
 }
 
 
-STREAMS, LOADED = ("batches", "DataLoader"), ("Dataset", "DataLoader")
-# a stream is learned from as it comes, not in an order of their own
-AS_IT_COMES = """
+# which learn from a loader as it comes, not in an order of their own, and take no list
+SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft
 """
-OTHERWISE = {(name, form) for name in AS_IT_COMES.split() for form in STREAMS}
+NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
 # a loader draws from the random state, and so other centres to start from
-OTHERWISE |= {(name, form) for name in ("gmm", "mixture") for form in LOADED}
+MIXTURES = ("gmm", "mixture", "tied-mixture")
+OTHERWISE = {(name, form) for name in MIXTURES for form in ("Dataset", "DataLoader")}
+OTHERWISE |= {(name, "DataLoader") for name in SHUFFLED.split()}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@every
+@pytest.mark.parametrize(
+    ("name", "form"), sorted({(n, form) for n in EVERY for form in FORMS} - NO_FORM)
+)
 def test_images_may_come_in_any_form(name, form):
     images, test = images_for(name), images_for(name).flip(2)
     expected = results(fitted(name), test)
