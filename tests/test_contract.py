@@ -290,7 +290,7 @@ FORMS = {
 }
 
 
-# which learn from a loader as it comes, not in an order of their own, and take no list
+# these learn from a loader as it comes, and take no list of batches
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft
