@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bad_input import refuses
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import interpolate
@@ -386,6 +387,17 @@ def test_concatenate_equals_torchs_own():
 
 
 # -- bad input
+
+
+test_bad_arguments = refuses(
+    (lambda: Backbone("vgg"), ValueError, "backbone…'vgg'"),
+    (lambda: Backbone(18), TypeError, "backbone…int"),
+    (lambda: Backbone(nn.ReLU()), TypeError, "layers…None"),
+    (lambda: Backbone(layers="layer1"), TypeError, "layers…'layer1'"),
+    (lambda: Backbone(layers=[]), ValueError, "layers…[]"),
+    (lambda: Backbone(layers=["fc"]), ValueError, "layers…'fc'"),
+    (lambda: Backbone(seed=-1), ValueError, "seed…-1"),
+)
 
 
 @pytest.mark.parametrize(

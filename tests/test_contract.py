@@ -1,19 +1,43 @@
 """`check_detector` holds every detector to the contract, and names what breaks it."""
 
+import dataclasses
 import inspect
 import random
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
+from bad_input import NAN, assert_refused
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab._methods import methods
+from adlab._parameters import _hints
 from adlab.contract import CLAUSES
+from adlab.dagmm import DAGMM
+from adlab.data import ImageSet
+from adlab.deep_svdd import DeepSVDD
 from adlab.detector import Detector, Localizer
+from adlab.geotrans import GeoTrans
+from adlab.inpainting import Inpainting
+from adlab.padim import PaDiM
+from adlab.reconstruction import Autoencoder, VariationalAutoencoder
+from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
-from adlab.vectors import KMeans, PCAReduced
+from adlab.transfer import FeatureDetector
+from adlab.vectors import (
+    KNN,
+    Gaussian,
+    GaussianMixture,
+    KernelSVDD,
+    KMeans,
+    Patchwise,
+    PCAReduced,
+    PCAResidual,
+    PixelGaussian,
+)
 
 # what makes a method fast enough to be fitted a dozen times; any other is run as it is
 FAST = {
@@ -52,60 +76,112 @@ def classifier():
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
 
 
+SCALES = (9, 17)
+TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
+TURNS = {"widths": (2, 2, 2), "epochs": 1}
+HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
+PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
+RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
-    "mixture": lambda: adlab.vectors.GaussianMixture(2, "diag"),
-    "pixels": lambda: adlab.vectors.PixelGaussian(image_score="mean"),
+    "ledoit-wolf": lambda: Gaussian("ledoit-wolf"),
+    "full": lambda: Gaussian(reg_covar=1e-3),
+    "diag": lambda: Gaussian("diag"),
+    "mixture": lambda: GaussianMixture(2, "diag"),
+    "tied-mixture": lambda: GaussianMixture(2, "tied", seed=4),
+    "pixels": lambda: PixelGaussian(image_score="mean"),
     "k-means": lambda: KMeans(3),
-    "reduced": lambda: PCAReduced(adlab.vectors.KNN(), 3, "smallest"),
-    "patches": lambda: adlab.vectors.Patchwise(adlab.vectors.KNN(), 4, 4),
-    "scales": lambda: MultiScale(
-        StudentTeacher(n_students=1, width=4, epochs=1, receptive_field=9), (9, 17)
-    ),
-    "elbo": lambda: adlab.VariationalAutoencoder("elbo", patch_size=16, epochs=1),
-    "triplet": lambda: StudentTeacher(
-        "triplet", 1, 9, "error", width=4, epochs=1, teacher_epochs=1
-    ),
-    "two-steps": lambda: adlab.GeoTrans(
-        8, adlab.vectors.Gaussian(), widths=(2, 2, 2), epochs=1
-    ),
-    "soft": lambda: adlab.DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
+    "reduced": lambda: PCAReduced(KNN(), 3, "smallest"),
+    "whitened": lambda: PCAReduced(KMeans(2), 3, whiten=True),
+    "patches": lambda: Patchwise(KNN(3), 4, 4, image_score="mean", seed=3),
+    "patch-pca": lambda: Patchwise(PCAResidual(2), 3, 1),
+    "statistics": lambda: Patchwise(Gaussian(), 4, features="statistics"),
+    "few-features": lambda: FeatureDetector(PCAReduced(Gaussian(), 5, "smallest")),
+    "random-features": lambda: FeatureDetector(KMeans(3), "texnet-random", seed=3),
+    "padim-pca": lambda: PaDiM(n_features=20, reduction="pca", sigma=2, **RANDOM),
+    "padim-random": lambda: PaDiM(n_features=20, image_score="mean", **RANDOM),
+    "spade-random": lambda: SPADE(n_neighbors=2, **RANDOM),
+    "scales": lambda: MultiScale(StudentTeacher(n_students=1, **TEACHER), SCALES),
+    "distilled": lambda: StudentTeacher("distilled", n_students=2, **TEACHER),
+    "triplet": lambda: StudentTeacher("triplet", 1, term="error", **TEACHER),
+    "ssim": lambda: Autoencoder("ssim", **PATCHES),
+    "ms-ssim": lambda: Autoencoder("ms-ssim", image_score="mean", **LARGE_PATCHES),
+    "cw-ssim": lambda: Autoencoder("cw-ssim", seed=3, **LARGE_PATCHES),
+    "sum": lambda: Autoencoder({"l2": 1, "ssim": 0.5}, **PATCHES),
+    "elbo": lambda: VariationalAutoencoder("elbo", image_score="mean", **PATCHES),
+    "probability": lambda: VariationalAutoencoder(PROBABILITY, n_samples=3, **PATCHES),
+    "softmax": lambda: GeoTrans("non-geometric", "softmax", 16, seed=3, **TURNS),
+    "two-steps": lambda: GeoTrans(8, Gaussian(), **TURNS),
+    "two-transformations": lambda: GeoTrans(("identity", "up"), KNN(2), **TURNS),
+    "gms": lambda: Inpainting((2, 5), score="gms", **HOLES),
+    "l2": lambda: Inpainting((4,), 2, 0, 0, smoothing=1, image_score="mean", **HOLES),
+    "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }
+PROBABILITY = "reconstruction-probability"
+LARGE_PATCHES = PATCHES | {"patch_size": 44}  # as these losses need
+COLOUR = torch.rand(16, 3, 24, 24, generator=GENERATOR)
+LARGE = torch.rand(12, 1, 44, 44, generator=GENERATOR)
+VECTORS = IMAGES[:, 0, :, 0]
+OF_VECTORS = {
+    "ledoit-wolf": lambda: Gaussian("ledoit-wolf"),
+    "mixture": lambda: GaussianMixture(2, reg_covar=1e-3),
+    "neighbours": lambda: KNN(2),
+    "k-means": lambda: KMeans(4),
+    "residual": lambda: PCAResidual(3),
+    "largest": lambda: PCAReduced(Gaussian(), 3),
+    "smallest": lambda: PCAReduced(KNN(2), 2, keep="smallest"),
+    "whitened": lambda: PCAReduced(KMeans(2), 3, whiten=True),
+    "kernel": lambda: KernelSVDD(0.3),
+    "dagmm": lambda: DAGMM(3, epochs=1, width=4, seed=5),
+}
+METHODS = [name for name, each in methods().items() if each.task == "detection"]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, each in methods().items() if each.task == "detection"]
-)
+def images_for(name):
+    if name in ("ms-ssim", "cw-ssim"):
+        return LARGE
+    coloured = name in ("statistics", "distilled", "two-steps", "spade-random")
+    return COLOUR if coloured else IMAGES
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_the_contract(name):
     adlab.check_detector(small(name), IMAGES)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_detector_keeps_the_contract(name):
-    adlab.check_detector(OTHERS[name](), IMAGES)
+    adlab.check_detector(OTHERS[name](), images_for(name))
 
 
-def test_vectors_keep_the_contract():
-    adlab.check_detector(adlab.vectors.Gaussian("ledoit-wolf"), IMAGES[:, 0, :, 0])
+@pytest.mark.parametrize("name", OF_VECTORS)
+def test_vectors_keep_the_contract(name):
+    adlab.check_detector(OF_VECTORS[name](), VECTORS)
 
 
-def test_all_public_detectors_are_checked():
-    """Of each class of the package one is above."""
-    checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
-    checked |= {type(make()) for make in OTHERS.values()}
+def public():
+    """The classes of detectors that the package offers."""
+    methods()  # imports all rooms
 
     def every(cls):
         for sub in cls.__subclasses__():
             yield sub
             yield from every(sub)
 
-    public = {
+    classes = {
         cls
         for cls in every(Detector)
         if cls.__module__.startswith("adlab.") and not cls.__name__.startswith("_")
     }
+    return sorted(classes, key=lambda cls: cls.__name__)
+
+
+def test_all_public_detectors_are_checked():
+    """Of each class of the package one is above."""
+    checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
+    checked |= {type(make()) for make in OTHERS.values()}
     inside = {Localizer, adlab.vectors.VectorDetector, adlab.vectors.Gaussian}
     colour_blind = {adlab.OpenSetClassifier}  # as its classifier is; see below
-    assert public - checked <= inside | colour_blind | {adlab.FeatureDetector}
+    assert set(public()) - checked <= inside | colour_blind | {adlab.FeatureDetector}
 
 
 def test_an_open_set_classifier_is_what_its_classifier_is():
@@ -115,6 +191,212 @@ def test_an_open_set_classifier_is_what_its_classifier_is():
     lines = str(caught.value).splitlines()[1:]
     clauses = {line.split(":")[0].strip(" -") for line in lines}
     assert clauses == {"grey and colour"}  # its network takes grey ones only
+
+
+# -- more than the contract asks: forms of images, maps, and the last bit
+
+EVERY = {name: partial(small, name) for name in METHODS} | OTHERS
+LOCALIZERS = [name for name, make in EVERY.items() if isinstance(make(), Localizer)]
+every = pytest.mark.parametrize("name", EVERY)
+
+
+@cache
+def fitted(name):
+    return EVERY[name]().fit(images_for(name))
+
+
+def results(detector, images):
+    maps = [detector.anomaly_map(images)] if isinstance(detector, Localizer) else []
+    return [detector.anomaly_score(images), *maps]
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def assert_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        spread = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * max(spread, 1))
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_a_map_depends_on_its_image_alone(name):
+    detector, images = fitted(name), images_for(name).flip(2)
+    maps = detector.anomaly_map(images)
+    alone = torch.cat([detector.anomaly_map(image[None]) for image in images[:4]])
+    turned = detector.anomaly_map(images.flip(0)).flip(0)
+    assert_close([alone, turned], [maps[:4], maps])
+
+
+SUMMARIES = {"max": torch.amax, "mean": torch.mean}
+
+
+def summary(name):
+    return SUMMARIES.get(EVERY[name]().get_params().get("image_score"))
+
+
+@pytest.mark.parametrize("name", [name for name in LOCALIZERS if summary(name)])
+def test_a_score_is_the_max_or_the_mean_of_its_map(name):
+    scores, maps = results(fitted(name), images_for(name))
+    torch.testing.assert_close(scores, summary(name)(maps, (1, 2)))
+
+
+@every
+def test_a_seed_decides_to_the_last_bit(name):
+    torch.manual_seed(99)
+    again, images = EVERY[name]().fit(images_for(name)), images_for(name)
+    assert_same(results(again, images), results(fitted(name), images))
+
+
+DRAWN = """
+    autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
+    student-teacher distilled triplet geotrans softmax two-steps two-transformations
+    deep-svdd deep-sad soft padim-random padim-pca spade-random random-features
+    mixture k-means
+"""
+
+
+@pytest.mark.parametrize("name", DRAWN.split())
+def test_another_seed_gives_another_detector(name):
+    other, images = EVERY[name](), images_for(name)
+    other.seed += 1
+    scores = other.fit(images).anomaly_score(images)
+    assert not torch.equal(scores, fitted(name).anomaly_score(images))
+
+
+def learned(detector):
+    return {name for name in vars(detector) if name.endswith("_")}
+
+
+@every
+def test_a_loaded_one_is_the_same_to_the_last_bit(name, tmp_path):
+    detector, images = fitted(name), images_for(name)
+    detector.save(tmp_path / "detector.safetensors")
+    loaded = adlab.load_detector(tmp_path / "detector.safetensors")
+    assert_same(results(loaded, images), results(detector, images))
+    assert learned(loaded) == learned(detector)
+    assert getattr(loaded, "history_", None) == getattr(detector, "history_", None)
+
+
+FORMS = {
+    "array": lambda x: x.numpy(),
+    "ImageSet": ImageSet,
+    "Dataset": TensorDataset,
+    "list": list,
+    "batches": lambda x: list(x.split(5)),
+    "DataLoader": lambda x: DataLoader(TensorDataset(x), 5),
+}
+
+
+# these learn from a loader as it comes, and take no list of batches
+SHUFFLED = """
+    autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
+    deep-svdd deep-sad soft
+"""
+NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
+# a loader draws from the random state, and so other centres to start from
+MIXTURES = ("gmm", "mixture", "tied-mixture")
+OTHERWISE = {(name, form) for name in MIXTURES for form in ("Dataset", "DataLoader")}
+OTHERWISE |= {(name, "DataLoader") for name in SHUFFLED.split()}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), sorted({(n, form) for n in EVERY for form in FORMS} - NO_FORM)
+)
+def test_images_may_come_in_any_form(name, form):
+    images, test = images_for(name), images_for(name).flip(2)
+    expected = results(fitted(name), test)
+    assert_close(results(fitted(name), FORMS[form](test)), expected)
+    found = results(EVERY[name]().fit(FORMS[form](images)), test)
+    if (name, form) in OTHERWISE:
+        assert all(bool(torch.isfinite(result).all()) for result in found)
+    else:
+        assert_close(found, expected)
+
+
+# -- arguments
+
+COUNT = [
+    (0, ValueError, "an integer in […got 0"),
+    (1.5, TypeError, "an integer…float 1.5"),
+    (True, TypeError, "an integer…bool"),
+    ("2", TypeError, "an integer…str '2'"),
+]
+WHOLE = [(-1, ValueError, "an integer in […-1"), *COUNT[1:]]
+COUNTS = [
+    (8, TypeError, "int"),
+    ((8, 8, 0), ValueError, "an integer in [1…0"),
+    ((8, 8, 8.5), TypeError, "an integer…8.5"),
+    ("888", TypeError, "str"),
+]
+AMOUNT = [
+    (-1e-6, ValueError, "a number in …-1e-06"),
+    (NAN, ValueError, "a number in …nan"),
+    ("1e-6", TypeError, "a number…str '1e-6'"),
+]
+POSITIVE = [(0, ValueError, "a number in (0…0"), *AMOUNT]
+FRACTION = [(1, ValueError, "a number in …1)…1"), *AMOUNT]
+SHARE = [(0, ValueError, "a number in (0, 1)…0"), *FRACTION]
+INNER = [
+    (PixelGaussian(), TypeError, "got PixelGaussian"),
+    (KNN, TypeError, "got type"),
+]
+SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
+KINDS = [
+    ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
+    ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
+    ("batch_size patch_size stride smoothing width", COUNT),
+    ("epochs pretrain_epochs", WHOLE),
+    ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
+    ("widths cell_sizes", COUNTS),
+    ("reg_covar weight_decay tol eta sigma", AMOUNT),
+    ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
+    ("lr", POSITIVE),
+    ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
+    ("val_fraction", FRACTION),
+    ("nu fpr", SHARE),
+    ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),
+    ("device", [("gpu", ValueError, "auto…'gpu'"), ("cuda:99", ValueError, "cuda:99")]),
+    ("detector", INNER),
+    ("backbone", [("vgg", ValueError, "'vgg'"), (18, TypeError, "int")]),
+    ("layers", [("layer1", TypeError, "'layer1'")]),
+    ("image_score", SUMMARY),
+]
+# what no detector takes, by the name of its argument
+REFUSED = {name: rows for names, rows in KINDS for name in names.split()}
+NEEDED = {"detector": KNN(), "n_components": 2, "classifier": None}
+
+
+def arguments():
+    """Each argument of each class."""
+    return [(cls, field) for cls in public() for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(cls, field.name) for cls, field in arguments() if field.name in REFUSED],
+)
+def test_bad_arguments_are_refused(cls, name):
+    fields = dataclasses.fields(cls)
+    needed = [each.name for each in fields if each.default is dataclasses.MISSING]
+    others = {each: NEEDED[each] for each in needed if each != name}
+    for value, error, words in REFUSED[name]:
+        assert_refused(
+            lambda value=value: cls(**others, **{name: value}),
+            error,
+            f"{name}: …{words}",
+        )
+
+
+def test_every_number_is_among_them():
+    checked = {
+        field.name
+        for cls, field in arguments()
+        if hasattr(_hints(cls)[field.name], "__metadata__")
+    }
+    assert checked <= set(REFUSED)
 
 
 # -- detectors of a reader's own
@@ -318,7 +600,7 @@ def test_a_pipeline_and_a_grid_search_of_scikit_learn():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 6)) * [1, 1, 1, 1, 1, 50]
     odd = x[:20] + np.array([3, -3, 3, -3, 3, 0])
-    pipeline = make_pipeline(StandardScaler(), adlab.vectors.KNN())
+    pipeline = make_pipeline(StandardScaler(), KNN())
     scores = pipeline.fit(x).score_samples(np.concatenate([x[:20], odd]))
     assert roc_auc_score(np.repeat([1, 0], 20), scores) > 0.9
 
@@ -333,7 +615,7 @@ def test_a_pipeline_and_a_grid_search_of_scikit_learn():
 
 
 def test_arguments_can_be_read_and_set_by_name():
-    detector = adlab.vectors.Patchwise(adlab.vectors.KNN(), 4, stride=2)
+    detector = adlab.vectors.Patchwise(KNN(), 4, stride=2)
     assert detector.get_params()["detector__seed"] == 0
     assert "detector__seed" not in detector.get_params(deep=False)
     inner = detector.detector

@@ -5,6 +5,7 @@ the same everywhere.
 import numpy as np
 import pytest
 import torch
+from bad_input import refuses
 
 from adlab.data import load, nanofibres as fibres_module, sem
 from adlab.data.nanofibres import KINDS, nanofibres
@@ -364,3 +365,20 @@ def test_wafers_refuses_bad_options(option, error):
 def test_wafer_patterns_refuses_bad_options(option, error):
     with pytest.raises(error, match=f"^{next(iter(option))}: expected"):
         wafer_patterns(**option)
+
+
+# -- bad input
+
+
+test_bad_input = refuses(
+    (lambda: load("nanofibres", size=8), ValueError, "size…32…8"),
+    (lambda: load("nanofibres", n_train=0), ValueError, "n_train…0"),
+    (lambda: load("nanofibres", contrast=0), ValueError, "contrast…0"),
+    (lambda: load("wafers", size=31), ValueError, "size…32…31"),
+    (lambda: load("wafers", noise=0.6), ValueError, "noise…0.5…0.6"),
+    (lambda: load("wafers", n_test=1.0), TypeError, "n_test…float 1.0"),
+    (lambda: wafer_patterns(kinds=["ring"]), ValueError, "kinds…'good'…'ring'"),
+    (lambda: wafer_patterns(kinds="good"), TypeError, "kinds…str 'good'"),
+    (lambda: wafer_patterns(kinds=[]), ValueError, "kinds…at least one"),
+    (lambda: wafer_patterns(n_per_kind=0), ValueError, "n_per_kind…0"),
+)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bad_input import pattern, refuses
 from PIL import Image
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as transforms
@@ -1058,3 +1059,115 @@ def test_damaged_archive_of_a_benchmark_is_refused(tmp_path):
         pytest.raises(ValueError, match=r"bottle.tar.xz: damaged or truncated"),
     ):
         load("mvtec-ad", category="bottle", root=tmp_path)
+
+
+# -- bad input
+
+MASK = "ground_truth/hole/1_mask.png"
+
+
+def layout(n=4):
+    """A small data set in the MVTec AD layout, in the working folder."""
+    for i in range(n):
+        save(Image.new("L", (8, 8), 10 * i), Path(f"train/good/{i}.png"))
+    save(Image.new("L", (8, 8), 100), Path("test/good/0.png"))
+    save(Image.new("L", (8, 8), 100), Path("test/hole/1.png"))
+    save(Image.new("L", (8, 8), 255), Path(MASK))
+    return Path()
+
+
+def without(name):
+    """The same data set, but a file is gone."""
+    (layout() / name).unlink()
+    return Path()
+
+
+def with_text(name):
+    """The same data set, but a file is no image."""
+    (layout() / name).write_text("I am no image")
+    return Path()
+
+
+def with_size(name):
+    """The same data set, but a file is of another size."""
+    save(Image.new("L", (5, 5), 100), layout() / name)
+    return Path()
+
+
+def text_for_an_archive():
+    Path("a.tar").write_text("text")
+    return "a.tar"
+
+
+def archive(name):
+    """An archive that holds a file of that name."""
+    Path("innocent.txt").write_text("text " * 5000)
+    with tarfile.open("packed.tar", "w") as file:
+        file.add("innocent.txt", arcname=name)
+    return Path("packed.tar")
+
+
+def halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def half_mnist():
+    """MNIST as a broken download leaves it."""
+    images = b"\0\0\x08\x03" + b"\0\0\xea\x60" + b"\0\0\0\x1c" * 2 + bytes(1000)
+    write_files(Path("MNIST/raw"), {"train-images-idx3-ubyte": images})
+    return Path()
+
+
+test_bad_input = refuses(
+    (lambda: load("mnist", root=".", normal_class="x"), ValueError, "normal_class…'9'"),
+    (lambda: load("mnist", root=".", n_val=0), ValueError, "n_val…0"),
+    (lambda: load("mnist", root=".", download=3), ValueError, "download…3"),
+    (lambda: load("cifar10", root=".", normal_class=10), ValueError, "normal_class…10"),
+    (lambda: load("mvtec-ad", category="x", root="."), ValueError, "category…'bottle'"),
+    (lambda: load("btad", category="04", root="."), ValueError, "category…'01'…'04'"),
+    (lambda: load("btad", category="01", root=3), TypeError, "root…int 3"),
+    (lambda: from_folder(3), TypeError, "path…int 3"),
+    (lambda: from_folder(layout(), size=0), ValueError, "size…0"),
+    (lambda: from_folder(layout(), size=(8, 8, 8)), ValueError, "size…(8, 8, 8)"),
+    (lambda: from_folder(layout(), crop=9), ValueError, "crop…8×8…9"),
+    (lambda: from_folder(layout(), val_fraction=1), ValueError, "val_fraction…1"),
+    (lambda: from_folder(layout(n=1)), ValueError, "train…at least two"),
+)
+
+
+def load_here(name, **options):
+    return load(name, root=".", **options)
+
+
+BAD_FILES = [
+    (lambda: load_here("mnist", download=False), FileNotFoundError, "train-images"),
+    (lambda: load_here("cifar10", download=False), FileNotFoundError, "data_batch_1"),
+    (lambda: load_here("mvtec-ad", category="pill"), FileNotFoundError, "'pill'"),
+    (lambda: load_here("btad", category="01"), FileNotFoundError, "'01'…github"),
+    (lambda: load("mnist", root=half_mnist()), ValueError, "train-images-idx3-ubyte"),
+    (lambda: from_folder("no"), FileNotFoundError, "path…no"),
+    (lambda: from_folder("."), FileNotFoundError, "path…train"),
+    (lambda: from_folder(without("test/good/0.png")), ValueError, "test/good"),
+    (lambda: from_folder(with_text("train/good/1.png")), ValueError, "good/1.png"),
+    (lambda: from_folder(with_size("test/good/0.png")), ValueError, "good/0.png…5×5"),
+    (lambda: from_folder(with_text(MASK)), ValueError, "1_mask"),
+    (lambda: from_folder(with_size(MASK)), ValueError, "8×8…5×5"),
+    (lambda: unpack("no.tar", "out"), FileNotFoundError, "archive…no.tar"),
+    (lambda: unpack(text_for_an_archive(), "out"), ValueError, "a.tar"),
+    (lambda: unpack(halved(archive("a")), "out"), ValueError, "packed.tar"),
+    (lambda: unpack(archive("../evil"), "out"), ValueError, "'../evil'"),
+    (lambda: unpack(archive("a/../../evil"), "out"), ValueError, "evil"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("call", "error", "words"), BAD_FILES)
+def test_bad_file_is_named(call, error, words, tmp_path, monkeypatch, capfd):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    with pytest.raises(error, match=pattern(words)):
+        call()
+    assert capfd.readouterr() == ("", "")
+    assert not Path("out").exists()
+    assert not list(tmp_path.rglob("evil"))

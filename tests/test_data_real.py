@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from bad_input import NAN, refuses
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -14,7 +15,12 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from adlab.data import gaussian_field, load, textures
-from adlab.data.gaussian_field import covariance, defect, optimal_auroc
+from adlab.data.gaussian_field import (
+    covariance,
+    defect,
+    gaussian_field as field,
+    optimal_auroc,
+)
 from adlab.data.textures import BLOCK, BLOCKS, TEXTURES, photograph
 
 NAMES = ["textures", "digits", "gaussian-field"]
@@ -574,3 +580,23 @@ def test_bad_options_of_the_field_are_refused_everywhere(function):
 def test_optimal_auroc_refuses_a_negative_strength():
     with pytest.raises(ValueError, match="strength: expected a number"):
         optimal_auroc(-1)
+
+
+# -- bad input
+
+
+test_bad_input = refuses(
+    (lambda: load("textures", texture="sand"), ValueError, "texture…'brick'…'sand'"),
+    (lambda: load("textures", size=500), ValueError, "size…112…500"),
+    (lambda: load("textures", n_train=10**9), ValueError, "n_train"),
+    (lambda: load("textures", seed=-1), ValueError, "seed…-1"),
+    (lambda: photograph("sand"), ValueError, "texture…'gravel'…'sand'"),
+    (lambda: load("digits", normal_class=10), ValueError, "normal_class…9…10"),
+    (lambda: load("digits", normal_class="3"), TypeError, "normal_class…str"),
+    (lambda: load("digits", balanced="yes"), ValueError, "balanced…'yes'"),
+    (lambda: field(strength=-2), ValueError, "strength…-2"),
+    (lambda: field(strength=1e6), ValueError, "strength…at most"),
+    (lambda: field(correlation_length=99), ValueError, "correlation_length…99"),
+    (lambda: field(n_test=1), ValueError, "n_test…1"),
+    (lambda: optimal_auroc(NAN), ValueError, "strength…nan"),
+)

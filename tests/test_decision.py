@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from bad_input import MAPS, NAN, SCORES, refuses, spoiled
 from scipy import stats
 
 from adlab import decision
+from adlab.decision import bootstrap_threshold, quantile_threshold, sigma_threshold
 
 # -- quantile
 
@@ -199,3 +201,25 @@ def test_bootstrap_threshold_needs_two_scores():
         ValueError, match="scores: expected at least 2 normal scores, got 1"
     ):
         decision.bootstrap_threshold([1.0], 0.1)
+
+
+# -- bad input
+
+
+WITH_NAN = spoiled(SCORES, NAN)
+
+
+test_bad_input = refuses(
+    (lambda: quantile_threshold(SCORES, 5), ValueError, "fpr…(0, 1)…5"),
+    (lambda: quantile_threshold(SCORES, 0), ValueError, "fpr…(0, 1)…0"),
+    (lambda: quantile_threshold(SCORES, 0.01), ValueError, "scores…99…8"),
+    (lambda: quantile_threshold(WITH_NAN, 0.5), ValueError, "scores"),
+    (lambda: sigma_threshold([1.0]), ValueError, "scores…at least 2…1"),
+    (lambda: sigma_threshold(SCORES, k=-3), ValueError, "k…-3"),
+    (lambda: sigma_threshold(MAPS), ValueError, "scores…(N,)…(8, 6, 5)"),
+    (lambda: bootstrap_threshold(SCORES, 1), ValueError, "fpr…1"),
+    (lambda: bootstrap_threshold(SCORES, 0.1, 0), ValueError, "n_resamples…0"),
+    (lambda: bootstrap_threshold(SCORES, 0.1, seed=-1), ValueError, "seed…-1"),
+    (lambda: bootstrap_threshold(SCORES, 0.1, confidence=5), ValueError, "confidence"),
+    (lambda: bootstrap_threshold("abc", 0.1), TypeError, "scores…str"),
+)

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import metrics
@@ -571,47 +571,10 @@ def fitted(cls, seed=0):
 
 
 @both
-def test_scores_do_not_depend_on_the_batch_or_the_order(cls):
-    model, test = fitted(cls), odd()
-    together = model.anomaly_score(test)
-    assert together.dtype == torch.float32
-    alone = torch.cat([model.anomaly_score(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-4)
-    np.testing.assert_allclose(
-        model.anomaly_score(test.flip(0)), together.flip(0), rtol=1e-4
-    )
-
-
-@both
 def test_a_seed_decides_everything(cls):
     one, two, other = (fitted(cls, seed).anomaly_score(odd()) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
-
-
-@both
-def test_images_may_come_in_any_form(cls):
-    train = pictures()
-    expected = cls(**QUICK).fit(train).anomaly_score(odd())
-    for form in (train.numpy(), ImageSet(train), TensorDataset(train)):
-        scores = cls(**QUICK).fit(form).anomaly_score(odd())
-        torch.testing.assert_close(scores, expected)
-    loader = DataLoader(TensorDataset(train), batch_size=16)
-    model = cls(**QUICK).fit(loader)
-    assert model.history_[-1] < model.history_[0]
-
-
-@pytest.mark.parametrize("soft", [True, False])
-@both
-def test_save_and_load(cls, soft, tmp_path):
-    model = fitted(cls)
-    if cls is DeepSVDD and soft:
-        model = DeepSVDD("soft-boundary", **QUICK).fit(pictures())
-    model.save(tmp_path / "model.safetensors")
-    loaded = adlab.load_detector(tmp_path / "model.safetensors")
-    assert torch.equal(loaded.anomaly_score(odd()), model.anomaly_score(odd()))
-    assert torch.equal(loaded.represent(odd()), model.represent(odd()))
-    assert loaded.history_ == model.history_
 
 
 def test_a_network_of_ones_own_cannot_be_saved(tmp_path):
@@ -632,3 +595,20 @@ def test_a_failed_fit_leaves_the_detector_as_it_was(cls):
 def test_images_smaller_than_the_network_are_refused():
     with pytest.raises(ValueError, match="at least 16 for 4 levels"):
         DeepSVDD(widths=(2, 2, 2, 2)).fit(pictures())
+
+
+# Bad input
+
+
+NARROW = ImageSet(IMAGES[..., :4])
+
+
+test_bad_input = refuses(
+    (lambda: DeepSVDD("soft"), ValueError, "objective…soft-boundary"),
+    (lambda: DeepSVDD(network="net"), TypeError, "network…str"),
+    (lambda: DeepSVDD(network=nn.Linear(30, 2)), ValueError, "network…bias…Linear"),
+    (lambda: DeepSVDD(network=nn.Tanh()), ValueError, "network…Tanh"),
+    (lambda: DeepSVDD(widths=(1, 1, 1)).fit(IMAGES), ValueError, "images…at least 8"),
+    (lambda: DeepSAD().fit(IMAGES, IMAGES), TypeError, "labelled…ImageSet"),
+    (lambda: DeepSAD().fit(IMAGES, NARROW), ValueError, "images…(N, 1, 6, 5)"),
+)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -834,3 +835,26 @@ def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
     torch.testing.assert_close(
         torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1))
     )
+
+
+# Bad input
+
+
+FILE, PATCHES = Path("file"), Patchwise(Gaussian())
+
+
+def fitted():
+    return Gaussian(reg_covar=0.1).fit(IMAGES)
+
+
+test_bad_input = refuses(
+    (lambda: Gaussian().anomaly_score(IMAGES), NotFittedError, "detector…fit(images)"),
+    (lambda: PATCHES.anomaly_map(IMAGES), NotFittedError, "detector…Patchwise("),
+    (lambda: KNN().save("file"), NotFittedError, "detector…KNN()"),
+    (lambda: adlab.load_detector("no"), FileNotFoundError, "path…no"),
+    (lambda: adlab.load_detector("."), FileNotFoundError, "path"),
+    (lambda: adlab.load_detector(written(FILE, b"")), ValueError, "path…damaged"),
+    (lambda: adlab.load_detector(written(FILE, b"text " * 9)), ValueError, "path"),
+    (lambda: fitted().save("no/file"), FileNotFoundError, "path…no"),
+    (lambda: fitted().save("."), IsADirectoryError, "path"),
+)

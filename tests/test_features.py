@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn.covariance
 import torch
+from bad_input import VECTORS, refuses
 from scipy.spatial.distance import cdist, mahalanobis
 from scipy.stats import chi2, f
 from sklearn import cluster
@@ -14,7 +15,6 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch.utils.data import DataLoader, TensorDataset
 
-import adlab
 from adlab.vectors import KNN, Gaussian, KMeans, Moments, PCAReduced, ledoit_wolf
 
 
@@ -274,34 +274,6 @@ def test_every_form_of_data_gives_the_same(name, form):
 
 
 @each
-def test_scores_do_not_depend_on_the_batch(name):
-    detector, test = variants()[name].fit(correlated(40, 5)), correlated(9, 5, seed=1)
-    together = detector.anomaly_score(test)
-    assert together.dtype == torch.float32
-    alone = torch.cat([detector.anomaly_score(x[None]) for x in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
-    np.testing.assert_allclose(
-        detector.anomaly_score(test.flip(0)), together.flip(0), rtol=1e-5
-    )
-
-
-@each
-def test_saved_and_loaded_detectors_score_the_same(name, tmp_path):
-    detector, test = variants()[name].fit(correlated(40, 5)), correlated(9, 5, seed=1)
-    detector.save(tmp_path / "detector.safetensors")
-    loaded = adlab.load_detector(tmp_path / "detector.safetensors")
-    assert repr(loaded) == repr(detector)
-    assert torch.equal(loaded.anomaly_score(test), detector.anomaly_score(test))
-
-
-@each
-def test_the_seed_decides_everything(name):
-    train, test = correlated(40, 5), correlated(9, 5, seed=1)
-    first, again = (variants()[name].fit(train).anomaly_score(test) for _ in range(2))
-    assert torch.equal(first, again)
-
-
-@each
 def test_images_are_flattened(name):
     images = torch.rand(40, 1, 3, 4, generator=torch.Generator().manual_seed(0))
     scores = variants()[name].fit(images).anomaly_score(images)
@@ -325,3 +297,17 @@ def test_what_is_learned_does_not_grow_with_the_number_of_vectors(name):
         return sum(v.numel() for v in vars(detector).values() if torch.is_tensor(v))
 
     assert numbers(20) == numbers(2000)
+
+
+# Bad input
+
+
+EIGHT = PCAReduced(KNN(), 8)
+
+
+test_bad_input = refuses(
+    (lambda: KMeans(9).fit(VECTORS), ValueError, "images…got 8"),
+    (lambda: EIGHT.fit(VECTORS), ValueError, "images…n_components = 8…7"),
+    (lambda: PCAReduced(KNN(), 2, "first"), ValueError, "keep…'first'"),
+    (lambda: PCAReduced(KNN(), 2, whiten="yes"), ValueError, "whiten…'yes'"),
+)

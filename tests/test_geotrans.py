@@ -9,12 +9,10 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 import torch
+from bad_input import IMAGES, refuses
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, TensorDataset
 
-import adlab
 from adlab import metrics
-from adlab.data import ImageSet
 from adlab.geotrans import (
     GeoTrans,
     WideResNet,
@@ -26,7 +24,7 @@ from adlab.geotrans import (
     transform_each,
     transformation_set,
 )
-from adlab.vectors import KNN, Gaussian
+from adlab.vectors import Gaussian, PixelGaussian
 
 QUICK = {"transformations": 8, "epochs": 3, "widths": (3, 4, 5), "lr": 1e-2}
 SETS = pytest.mark.parametrize("which", [8, 24, 72, "non-geometric"])
@@ -349,58 +347,6 @@ def fitted(**options):
     return GeoTrans(**QUICK | options).fit(pictures(24))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("score", ["softmax", "dirichlet", Gaussian(reg_covar=0.01)])
-def test_scores_do_not_depend_on_the_batch(score, channels):
-    model = GeoTrans(score=score, **QUICK).fit(pictures(24, channels=channels))
-    test = pictures(9, channels=channels, seed=1)
-    together = model.anomaly_score(test)
-    assert together.shape == (9,)
-    assert together.dtype == torch.float32
-    alone = torch.cat([model.anomaly_score(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
-    flipped = model.anomaly_score(test.flip(0)).flip(0)
-    np.testing.assert_allclose(together, flipped, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("score", ["softmax", "dirichlet", KNN(2)])
-def test_a_seed_decides_everything(score):
-    test = pictures(5, seed=1)
-    one, two, other = (
-        fitted(score=score, seed=seed).anomaly_score(test) for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize("score", ["softmax", "dirichlet", Gaussian(reg_covar=0.01)])
-@pytest.mark.parametrize("transformations", [8, "non-geometric", ("identity", "up")])
-def test_saved_and_loaded_it_is_the_same(score, transformations, tmp_path):
-    model = fitted(score=score, transformations=transformations, depth=16, seed=3)
-    model.save(tmp_path / "geotrans.safetensors")
-    loaded = adlab.load_detector(tmp_path / "geotrans.safetensors")
-    test = pictures(5, seed=1)
-    assert torch.equal(loaded.anomaly_score(test), model.anomaly_score(test))
-    assert torch.equal(loaded.alpha_, model.alpha_)
-    assert loaded.history_ == model.history_
-    if isinstance(score, str):
-        assert repr(loaded) == repr(model)
-
-
-def test_all_forms_of_images():
-    images = pictures(20)
-    expected = fitted().fit(images).anomaly_score(images)
-    for form in (
-        ImageSet(images),
-        images.numpy(),
-        list(images),
-        TensorDataset(images, torch.arange(20)),
-        DataLoader(images, 7),
-    ):
-        scores = fitted().fit(form).anomaly_score(form)
-        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_scores_are_made_of_the_log_posteriors():
     model, test = fitted(), pictures(6, seed=1)
     log_p = model.log_posteriors(test)
@@ -608,3 +554,33 @@ def test_bad_images_are_refused_and_leave_the_detector():
     with pytest.raises(ValueError, match="at least 4 to shift"):
         fitted(transformations=72).fit(noise(12, 1, 3, 3))
     assert len(GeoTrans(**QUICK).fit(noise(12, 1, 3, 3)).alpha_) == 8
+
+
+# Bad input
+
+
+EIGHT, FEW, TINY = GeoTrans(8), IMAGES[:4], IMAGES[..., :3, :3]
+SAME = ["rot90", "flip", "flip flip flip"]
+
+
+test_bad_input = refuses(
+    (lambda: GeoTrans(9), ValueError, "transformations…72…9"),
+    (lambda: GeoTrans("rot90"), ValueError, "transformations…'rot90'"),
+    (lambda: GeoTrans(8.0), TypeError, "transformations…8.0"),
+    (lambda: GeoTrans(("flip", "turn")), ValueError, "transformations…'turn'"),
+    (lambda: GeoTrans(["flip"]), ValueError, "transformations…at least 2…1"),
+    (lambda: GeoTrans(SAME), ValueError, "transformations…different…'flip'"),
+    (lambda: GeoTrans(score="entropy"), ValueError, "score…softmax…'entropy'"),
+    (lambda: GeoTrans(score=PixelGaussian()), TypeError, "score…vectors…PixelGaussian"),
+    (lambda: GeoTrans(depth=11), ValueError, "depth…16…11"),
+    (lambda: GeoTrans(widths=(8, 16)), ValueError, "widths…3…2"),
+    (lambda: GeoTrans(epochs=0), ValueError, "epochs…[1…0"),
+    (lambda: GeoTrans(batch_size=1), ValueError, "batch_size…[2…1"),
+    (lambda: GeoTrans(val_fraction=1), ValueError, "val_fraction…1)…1"),
+    (lambda: GeoTrans(8).fit(IMAGES), ValueError, "images…H = W…(6, 5)"),
+    (lambda: GeoTrans().fit(TINY), ValueError, "images…at least 4…(3, 3)"),
+    (lambda: EIGHT.fit(FEW), ValueError, "images…at least 2…val_fraction = 0.25…1"),
+    (lambda: transform(IMAGES, "flip twist"), ValueError, "name…flip…'twist'"),
+    (lambda: transform(IMAGES, "rot270"), ValueError, "images…H = W…(6, 5)"),
+    (lambda: transformation_set(16), ValueError, "which…72…16"),
+)

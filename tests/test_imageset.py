@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, LABELS, MAPS, MASKS, refuses
 
 import adlab
-from adlab.data import ImageSet, Splits
+from adlab.data import ImageSet, Splits, load, misalign
 from adlab.vectors import Gaussian
 
 
@@ -300,3 +301,32 @@ def test_embedded_and_public_names_are_all_names():
     assert {"mnist", "fashion-mnist", "kmnist", "cifar10", "mvtec-ad", "btad"} <= set(
         adlab.data.PUBLIC
     )
+
+
+# Bad input
+
+
+NORMAL, CUT = ImageSet(IMAGES), MASKS[:, 1:]
+MIXED = ImageSet(IMAGES, LABELS)
+
+
+test_bad_input = refuses(
+    (lambda: ImageSet(IMAGES * 2), ValueError, "images…[0, 1]"),
+    (lambda: ImageSet(IMAGES, LABELS[:5]), ValueError, "labels…(8,)…(5,)"),
+    (lambda: ImageSet(IMAGES, ["good"] * 8), TypeError, "labels…list"),
+    (lambda: ImageSet(IMAGES, np.arange(8)), ValueError, "labels…0…1…2"),
+    (lambda: ImageSet(IMAGES, LABELS, CUT), ValueError, "masks…(8, 6, 5)…(8, 5, 5)"),
+    (lambda: ImageSet(IMAGES, LABELS, MAPS), ValueError, "masks…0 and 1"),
+    (lambda: ImageSet(IMAGES, None, MASKS), ValueError, "masks…normal image"),
+    (lambda: ImageSet(IMAGES, kinds=["good"]), ValueError, "kinds…8…1"),
+    (lambda: NORMAL.of_kind("hole"), ValueError, "kinds…'good'…'hole'"),
+    (lambda: Splits(MIXED, NORMAL, MIXED), ValueError, "train…normal…3 anomalous"),
+    (lambda: Splits(NORMAL, MIXED, MIXED), ValueError, "val…normal…3 anomalous"),
+    (lambda: Splits(NORMAL, NORMAL, IMAGES), TypeError, "test…ImageSet…Tensor"),
+    (lambda: load("mnst"), ValueError, "name…'nanofibres'…'mnist'…'mnst'"),
+    (lambda: load(None), ValueError, "name…'digits'…None"),
+    (lambda: load("digits", sede=1), TypeError, "options of 'digits'…seed…'sede'"),
+    (lambda: misalign(IMAGES), TypeError, "image_set…ImageSet…Tensor"),
+    (lambda: misalign(NORMAL, angle=200), ValueError, "angle…[0, 180]…200"),
+    (lambda: misalign(NORMAL, shift=0.5), TypeError, "shift…an integer…0.5"),
+)

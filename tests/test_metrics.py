@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 import torch
+from bad_input import IMAGES, INF, LABELS, MAPS, MASKS, NAN, SCORES, refuses, spoiled
 
 from adlab import metrics
+from adlab.metrics import auroc, oscr, pixel_auroc, precision_recall_curve
 
 Case = namedtuple("Case", "scores labels")
 
@@ -551,3 +553,43 @@ def test_oscr_is_the_auroc_of_a_faultless_classifier(seed):
 
 def test_oscr_is_the_accuracy_where_all_unknowns_are_told_apart():
     assert metrics.oscr([1, 2, 3, 4], [True, True, False, True], [5, 6]) == 0.75
+
+
+# -- bad input
+
+
+WITH_NAN, WITH_INF = spoiled(SCORES, NAN), spoiled(SCORES, INF)
+
+
+test_bad_input = refuses(
+    (lambda: auroc(WITH_NAN, LABELS), ValueError, "scores…1 that are NaN"),
+    (lambda: auroc(WITH_INF, LABELS), ValueError, "scores…infinite"),
+    (lambda: auroc([], []), ValueError, "scores…non-empty…(0,)"),
+    (lambda: auroc(SCORES[:, None], LABELS), ValueError, "scores…(N,)…(8, 1)"),
+    (lambda: auroc("scores", LABELS), TypeError, "scores…str"),
+    (lambda: auroc(SCORES, LABELS * 0), ValueError, "labels…both classes…[0]"),
+    (lambda: metrics.roc_curve(SCORES, LABELS[:7]), ValueError, "labels…(8,)…(7,)"),
+    (lambda: precision_recall_curve(SCORES, LABELS * 2), ValueError, "labels…2"),
+    (lambda: metrics.average_precision(SCORES, LABELS - 1), ValueError, "labels…-1"),
+    (lambda: metrics.best_f1(SCORES, LABELS * 0 + 1), ValueError, "labels…[1]"),
+    (lambda: metrics.best_tpr_tnr(SCORES, LABELS * 0.5), ValueError, "labels…0.5"),
+    (lambda: metrics.fpr_at_tpr(SCORES, LABELS, tpr=95), ValueError, "tpr…(0, 1]…95"),
+    (lambda: metrics.fpr_at_tpr(SCORES, LABELS, tpr=0), ValueError, "tpr…(0, 1]…0"),
+    (lambda: metrics.accuracy(SCORES, LABELS), ValueError, "verdicts…True and False"),
+    (lambda: metrics.accuracy(LABELS, LABELS[:3]), ValueError, "labels…(8,)…(3,)"),
+    (lambda: metrics.rates([], []), ValueError, "verdicts…empty"),
+    (lambda: metrics.rates(LABELS, LABELS * 0), ValueError, "labels…both classes"),
+    (lambda: pixel_auroc(IMAGES, MASKS), ValueError, "maps…(N, H, W)…(8, 1, 6, 5)"),
+    (lambda: pixel_auroc(MAPS, MASKS[:, 1:]), ValueError, "masks…(8, 6, 5)"),
+    (lambda: pixel_auroc(spoiled(MAPS, NAN), MASKS), ValueError, "maps…NaN"),
+    (lambda: metrics.pro(MAPS, MAPS), ValueError, "masks…0 and 1"),
+    (lambda: metrics.pro(MAPS, None), TypeError, "masks…NoneType"),
+    (lambda: metrics.pro(MAPS, MASKS & False), ValueError, "masks…no anomalous pixel"),
+    (lambda: metrics.pro(MAPS, MASKS | True), ValueError, "masks…no normal pixel"),
+    (lambda: metrics.pro(MAPS, MASKS, max_fpr=0), ValueError, "max_fpr…(0, 1]…0"),
+    (lambda: metrics.pro_curve(MAPS, MASKS, max_fpr=30), ValueError, "max_fpr…30"),
+    (lambda: oscr([], [], SCORES), ValueError, "known_scores…(0,)"),
+    (lambda: oscr(SCORES, LABELS[:2], SCORES), ValueError, "known_correct…(8,)"),
+    (lambda: oscr(SCORES, np.arange(8), SCORES), ValueError, "known_correct…True"),
+    (lambda: oscr(SCORES, LABELS, [NAN]), ValueError, "unknown_scores…NaN"),
+)

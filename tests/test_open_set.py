@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, LABELS, NAN, VECTORS, refuses, spoiled
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 from scipy.stats import weibull_min
@@ -643,3 +644,71 @@ def test_training_makes_a_good_classifier_and_that_a_good_open_set_one():
     assert accuracies[1] > 0.93
     assert areas[1] > 0.85
     assert areas[1] > areas[0] + 0.05
+
+
+# Bad input
+
+
+EIGHT, FIVE = np.linspace(-2, 5, 8), LABELS[:5]
+EQUAL = np.eye(2).repeat(2, 0), [0, 0, 1, 1]
+
+
+def openmax(labels=(0, 1, 2) * 3, **options):
+    logits = torch.cat([VECTORS[:, :3], VECTORS[:1, 3:6]])
+    logits += 5 * torch.eye(3).repeat(3, 1)
+    return OpenMax(**{"tail_size": 2} | options).fit(logits, labels)
+
+
+def flat(n=3, last=None):
+    return nn.Sequential(nn.Flatten(), nn.Linear(30, n), last or nn.Identity())
+
+
+def opened(score="energy", fpr=0.5, **options):
+    return OpenSetClassifier(flat(**options), score, fpr).fit(IMAGES)
+
+
+def trained(labels=LABELS, images=IMAGES, **options):
+    return train_classifier(flat(), images, labels, **options)
+
+
+test_bad_input = refuses(
+    (lambda: msp_score(EIGHT), ValueError, "logits…(N, D)…(8,)"),
+    (lambda: msp_score(spoiled(VECTORS, NAN)), ValueError, "logits…1 that"),
+    (lambda: msp_score("logits"), TypeError, "logits…str"),
+    (lambda: max_logit_score(VECTORS[:, :1]), ValueError, "logits…L >= 2"),
+    (lambda: energy_score(VECTORS, 0), ValueError, "temperature…(0…0"),
+    (lambda: energy_score(VECTORS, "1"), TypeError, "temperature…str"),
+    (lambda: OpenMax(1), ValueError, "tail_size…[2…1"),
+    (lambda: OpenMax(alpha=0), ValueError, "alpha…0"),
+    (lambda: openmax(alpha=4), ValueError, "alpha…[1, 3]…4"),
+    (lambda: openmax(tail_size=4), ValueError, "labels…tail_size=4…3 of class 0"),
+    (lambda: OpenMax()(VECTORS), NotFittedError, "openmax…fit("),
+    (lambda: openmax()(VECTORS), ValueError, "logits…(N, 3)…(8, 30)"),
+    (lambda: openmax(LABELS), ValueError, "labels…(9,)…(8,)"),
+    (lambda: openmax(np.ones(9)), TypeError, "labels…float64"),
+    (lambda: openmax([0, 1, 3] * 3), ValueError, "labels…0 to 2…to 3"),
+    (lambda: openmax([-1, 0, 1] * 3), ValueError, "labels…0 to 2…from -1"),
+    (lambda: OpenMax(2).fit(*EQUAL), ValueError, "logits…class 0…all 0"),
+    (lambda: fit_weibull([2.0, 2, 2]), ValueError, "distances…different"),
+    (lambda: fit_weibull([0.0, 1, 2]), ValueError, "distances…positive"),
+    (lambda: open_set_measures(EIGHT, FIVE, EIGHT), ValueError, "known_correct…(8,)"),
+    (lambda: OpenSetClassifier(len), TypeError, "classifier…network…builtin"),
+    (lambda: opened("logit"), ValueError, "score…'max-logit'…'logit'"),
+    (lambda: opened(fpr=0.1), ValueError, "images…at least 9…8"),
+    (lambda: opened(n=1), ValueError, "classifier…L >= 2…(8, 1)"),
+    (lambda: logits_of(nn.Identity(), IMAGES), ValueError, "classifier…(8, 1, 6, 5)"),
+    (lambda: opened(last=nn.Softmax(1)), ValueError, "classifier…got probabilities"),
+    (lambda: convolutional_classifier(1), ValueError, "n_classes…1"),
+    (lambda: convolutional_classifier(3, 2), ValueError, "channels…1, 3…2"),
+    (lambda: convolutional_classifier(3, widths=(4, 0)), ValueError, "widths…0"),
+    (lambda: random_symmetry(IMAGES), ValueError, "images…square…(8, 1, 6, 5)"),
+    (lambda: random_shift(IMAGES, -1), ValueError, "reach…-1"),
+    (lambda: trained(epochs=0), ValueError, "epochs…0"),
+    (lambda: trained(schedule="linear"), ValueError, "schedule…'cosine'…'linear'"),
+    (lambda: trained(label_smoothing=1), ValueError, "label_smoothing…[0, 1)"),
+    (lambda: trained(lr=0), ValueError, "lr…0"),
+    (lambda: trained(weight_decay=-1), ValueError, "weight_decay…-1"),
+    (lambda: trained(batch_size=0), ValueError, "batch_size…0"),
+    (lambda: trained(LABELS + 2), ValueError, "labels…0 to 2…to 3"),
+    (lambda: trained(images=IMAGES * 255), ValueError, "images…[0, 1]"),
+)

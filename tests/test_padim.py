@@ -8,18 +8,18 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.decomposition import PCA
 from torch import nn
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, TensorDataset
 
 import adlab
 from adlab import inspection
 from adlab._maps import enlarge_and_blur
 from adlab.backbones import concatenate
-from adlab.data import ImageFolder, ImageSet
+from adlab.data import ImageFolder
 from adlab.padim import (
     PaDiM,
     mahalanobis_map,
@@ -428,36 +428,7 @@ def test_defect_is_found_where_it_is():
     assert maps[1].max() > 2 * maps[0].max()
 
 
-# as every detector
-
-
-def test_map_does_not_depend_on_what_else_is_scored():
-    detector, test = padim(sigma=2).fit(pictures(20)), pictures(5, seed=1)
-    maps = detector.anomaly_map(test)
-    one_by_one = torch.cat([detector.anomaly_map(test[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(maps, one_by_one, rtol=1e-5, atol=1e-5)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(detector.anomaly_map(test[order]), maps[order])
-    assert maps.shape == (5, 32, 24)
-    assert maps.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda x: x.numpy(),
-        ImageSet,
-        TensorDataset,
-        lambda x: DataLoader(TensorDataset(x), batch_size=6),
-        lambda x: list(x.split(6)),
-    ],
-    ids=["array", "ImageSet", "Dataset", "DataLoader", "batches"],
-)
-def test_images_may_come_in_any_form(wrap):
-    images, test = pictures(20), pictures(3, seed=1)
-    expected = padim().fit(images).anomaly_map(test)
-    got = padim().fit(wrap(images)).anomaly_map(wrap(test))
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+# What is drawn, saved and kept
 
 
 def test_channels_follow_the_seed():
@@ -479,19 +450,6 @@ def test_weights_of_a_random_backbone_come_from_the_seed():
     maps = [model.anomaly_map(test) for model in (one, same, other)]
     assert torch.equal(maps[0], maps[1])
     assert float((maps[0] - maps[2]).abs().max()) > 0.01 * float(maps[0].max())
-
-
-@pytest.mark.parametrize("reduction", ["random", "pca"])
-def test_saved_and_loaded_it_gives_identical_maps(tmp_path, reduction):
-    images, test = pictures(12), pictures(3, seed=1)
-    detector = PaDiM(
-        "texnet-random", ["layer1", "layer3"], 20, reduction, sigma=2, seed=3
-    ).fit(images)
-    detector.save(tmp_path / "padim.safetensors")
-    loaded = adlab.load_detector(tmp_path / "padim.safetensors")
-    assert torch.equal(loaded.anomaly_map(test), detector.anomaly_map(test))
-    if reduction == "random":
-        assert torch.equal(loaded.channels_, detector.channels_)
 
 
 def test_network_of_ones_own_cannot_be_saved(tmp_path):
@@ -586,3 +544,20 @@ def test_images_of_a_folder_are_read_one_by_one(tmp_path):
         ValueError, match=r"2\.png: expected shape \(1, 30, 24\).* got \(1, 32, 24\)"
     ):
         ImageFolder(tmp_path)[1]
+
+
+# Bad input
+
+
+def on_images():
+    return PaDiM().fit(IMAGES)
+
+
+test_bad_input = refuses(
+    (lambda: PaDiM(reduction="svd"), ValueError, "reduction…'svd'"),
+    (lambda: PaDiM(reg_covar=0), ValueError, "reg_covar…(0"),
+    (lambda: PaDiM().fit(IMAGES[:1]), ValueError, "images…at least 2"),
+    (lambda: PaDiM().fit(IMAGES * 255), ValueError, "images…[0, 1]"),
+    (lambda: on_images().anomaly_map(IMAGES.mT), ValueError, "images…(N, 1, 6, 5)"),
+    (lambda: PaDiM(reduction="pca").moments(IMAGES), ValueError, "reduction…pca"),
+)

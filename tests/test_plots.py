@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bad_input import IMAGES, MAPS, MASKS, NAN, refuses, spoiled
 from matplotlib.artist import Artist
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
@@ -260,3 +261,26 @@ def test_one_rung_of_the_ladder_is_drawn():
         beside = pixels[len(pixels) - y - 12 : len(pixels) - y + 12, x - 12 : x + 12]
         assert (np.abs(beside - colour).max(2) < 3).sum() > 20  # its ring
         assert 0.4 < ax.transAxes.inverted().transform((x, y))[0] < 0.6
+
+
+# Bad input
+
+
+CUT, WORST = MAPS[:, 1:], {"a": NAN}
+
+
+test_bad_input = refuses(
+    (lambda: plots.image_grid(IMAGES * 2), ValueError, "images…[0, 1]"),
+    (lambda: plots.image_grid(IMAGES, ["one"]), ValueError, "titles…8…1"),
+    (lambda: plots.image_grid(IMAGES, masks=MASKS[:3]), ValueError, "masks…(8, 6, 5)"),
+    (lambda: plots.image_grid(IMAGES, columns=0), ValueError, "columns…0"),
+    (lambda: plots.map_grid(IMAGES, CUT), ValueError, "maps…(8, 6, 5)…(8, 5, 5)"),
+    (lambda: plots.map_grid(IMAGES, spoiled(MAPS, NAN)), ValueError, "maps…NaN"),
+    (lambda: plots.map_grid(IMAGES, MAPS, titles="ab"), ValueError, "titles…8…2"),
+    (lambda: plots.score_histogram(SCORES, LABELS * 3), ValueError, "labels…3"),
+    (lambda: plots.score_histogram(SCORES, LABELS, bins=0), ValueError, "bins…0"),
+    (lambda: plots.score_histogram(SCORES, LABELS, WORST), ValueError, "thresholds"),
+    (lambda: plots.roc({}), ValueError, "curves…at least one"),
+    (lambda: plots.roc((SCORES, LABELS)), TypeError, "curves…tuple"),
+    (lambda: plots.roc({"a": (SCORES, LABELS * 0)}), ValueError, "labels…both classes"),
+)

@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+from bad_input import refuses
 
 import adlab
 from adlab import metrics, vectors
@@ -68,3 +69,12 @@ def test_show_is_highlighted_python_in_a_notebook():
         == f"```python\n{inspect.getsource(metrics.auroc).rstrip()}\n```"
     )
     assert "return x + 1" in second["data"]["text/markdown"]
+
+
+# Bad input
+
+
+test_bad_input = refuses(
+    (lambda: adlab.show(len), TypeError, "obj…function…len"),
+    (lambda: adlab.show(3), TypeError, "obj…3"),
+)

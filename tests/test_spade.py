@@ -5,15 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, TensorDataset
 
-import adlab
-from adlab.data import ImageSet
 from adlab.spade import SPADE, distance_to_nearest, nearest_images
 
 LAYERS = ("fine", "coarse")
@@ -176,55 +174,7 @@ def test_nearest_images_are_scikit_learns():
     np.testing.assert_array_equal(index, theirs[1])
 
 
-# as every detector
-
-
-def test_map_does_not_depend_on_what_else_is_scored():
-    detector, test = spade(sigma=2).fit(pictures(6)), pictures(5, seed=1)
-    maps = detector.anomaly_map(test)
-    one_by_one = torch.cat([detector.anomaly_map(test[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(maps, one_by_one, rtol=1e-4, atol=1e-4)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(detector.anomaly_map(test[order]), maps[order])
-    assert maps.shape == (5, 20, 13)
-    assert maps.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda x: x.numpy(),
-        ImageSet,
-        TensorDataset,
-        lambda x: DataLoader(TensorDataset(x), batch_size=6),
-        lambda x: list(x.split(6)),
-    ],
-    ids=["array", "ImageSet", "Dataset", "DataLoader", "batches"],
-)
-def test_images_may_come_in_any_form(wrap):
-    images, test = pictures(20), pictures(3, seed=1)
-    expected = spade().fit(images).anomaly_map(test)
-    got = spade().fit(wrap(images)).anomaly_map(wrap(test))
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_saved_and_loaded_it_gives_identical_maps(tmp_path):
-    images, test = pictures(7, 1, 32, 40), pictures(3, 1, 32, 40, seed=1)
-    detector = SPADE("texnet-random", ("layer1", "layer3"), 2, seed=3).fit(images)
-    detector.save(tmp_path / "spade.safetensors")
-    loaded = adlab.load_detector(tmp_path / "spade.safetensors")
-    assert torch.equal(loaded.anomaly_map(test), detector.anomaly_map(test))
-    assert torch.equal(loaded.anomaly_score(test), detector.anomaly_score(test))
-
-
-def test_weights_of_a_random_backbone_come_from_the_seed():
-    images, test = pictures(4), pictures(2, seed=1)
-    one, same, other = (
-        SPADE("texnet-random", ("layer1",), 1, seed=seed).fit(images).anomaly_map(test)
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, same)
-    assert float((one - other).abs().max()) > 0.01 * float(one.max())
+# Bad input
 
 
 def test_fewer_images_than_neighbours_are_refused():
@@ -232,3 +182,8 @@ def test_fewer_images_than_neighbours_are_refused():
     with pytest.raises(ValueError, match="at least n_neighbors = 2, got 1"):
         detector.fit(pictures(1))
     assert detector.anomaly_map(pictures(1)).shape == (1, 20, 13)  # still fitted
+
+
+test_bad_input = refuses(
+    (lambda: SPADE(n_neighbors=9).fit(IMAGES), ValueError, "images…n_neighbors = 9…8"),
+)

@@ -5,6 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, refuses
 from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 from torch.nn.functional import pad
@@ -25,6 +26,7 @@ from adlab.student_teacher import (
     error_and_variance,
     triplet_loss,
 )
+from adlab.vectors import Gaussian
 
 QUICK = {
     "receptive_field": 9,
@@ -470,30 +472,6 @@ def test_flat_training_images_give_finite_scores():
     assert torch.isfinite(model.anomaly_map(pictures(3))).all()
 
 
-@every_teacher
-def test_scores_do_not_depend_on_the_batch(teacher):
-    model, test = detector(teacher).fit(pictures(12)), pictures(11, seed=1)
-    together = model.anomaly_map(test)
-    assert together.dtype == torch.float32 and together.shape == (11, 24, 20)
-    alone = torch.cat([model.anomaly_map(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-4)
-    turned = model.anomaly_map(test.flip(0)).flip(0)
-    np.testing.assert_allclose(together, turned, rtol=1e-3, atol=1e-4)
-    scores = model.anomaly_score(test)
-    np.testing.assert_allclose(scores, together.flatten(1).amax(1), rtol=1e-5)
-
-
-@every_teacher
-def test_a_seed_decides_everything(teacher):
-    train, test = pictures(12), pictures(3, seed=1)
-    one, two, other = (
-        detector(teacher, seed=seed).fit(train).anomaly_score(test)
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
-
-
 class Pictures(torch.utils.data.Dataset):
     def __init__(self, images):
         self.images_of_mine = images
@@ -575,3 +553,46 @@ def test_finds_foreign_texture():
     model.epochs = 5
     maps = model.fit(splits.train.images).anomaly_map(splits.test.images)
     assert adlab.metrics.pixel_auroc(maps, splits.test.masks) > 0.8
+
+
+# Bad input
+
+
+ALONE = {"n_students": 1, "term": "variance"}
+
+
+def scales(receptive_fields):
+    return MultiScale(StudentTeacher(), receptive_fields)
+
+
+def fit_by_three():
+    """To a backbone whose stride is no power of two."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, 3))
+    model = StudentTeacher(backbone=network, layers=("0",), epochs=1)
+    model.fit(pictures(4, 1, 40, 40))
+
+
+def triplet(receptive_field):
+    return StudentTeacher("triplet", receptive_field=receptive_field)
+
+
+test_bad_input = refuses(
+    (lambda: StudentTeacher("master"), ValueError, "teacher…'master'"),
+    (lambda: scales((17, None)), TypeError, "receptive_fields…an integer…None"),
+    (lambda: fit_by_three(), ValueError, "layers…⌈H / 2ᵏ⌉…(13, 13)"),
+    (lambda: StudentTeacher(term="doubt"), ValueError, "term…'doubt'"),
+    (lambda: StudentTeacher(**ALONE), ValueError, "n_students…at least 2"),
+    (lambda: StudentTeacher(val_fraction=1), ValueError, "val_fraction…(0, 1)"),
+    (lambda: StudentTeacher(epochs=0), ValueError, "epochs…0"),
+    (
+        lambda: triplet(33).fit(IMAGES),
+        ValueError,
+        "images…above half of receptive_field = 33…(4, 1, 6, 5)",
+    ),
+    (lambda: triplet(9).fit(IMAGES[:1]), ValueError, "images…hold out…1"),
+    (lambda: PatchNetwork(1, 4, 17, 3), ValueError, "stride…a power of two…3"),
+    (lambda: PatchNetwork(1, 4, 17, 16), ValueError, "receptive_field…33…17"),
+    (lambda: scales((17, 17)), ValueError, "receptive_fields…different…(17, 17)"),
+    (lambda: scales(17), TypeError, "receptive_fields…17"),
+    (lambda: MultiScale(Gaussian()), TypeError, "detector…StudentTeacher…Gaussian"),
+)

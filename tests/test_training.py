@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from bad_input import IMAGES, NAN, refuses, spoiled
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -442,3 +443,35 @@ train(network, loss, torch.rand(8, 1, 6, 5), epochs=8);
     assert "8/8" in text
     assert "loss" in text
     assert "\n" not in text
+
+
+# Bad input
+
+
+def train_linear(images=IMAGES, loss=None, **options):
+    network = nn.Linear(5, 5)
+    loss = loss or (lambda batch: network(batch).square().mean())
+    options = {"epochs": 1, "device": "cpu"} | options
+    return train(network, loss, images, **options)
+
+
+def exploding(batch):
+    return (batch.mean() * NAN).requires_grad_()
+
+
+test_bad_input = refuses(
+    (lambda: resolve_device("tpu0"), ValueError, "device…'tpu0'"),
+    (lambda: seeded(-3).__enter__(), ValueError, "seed…-3"),
+    (lambda: list(stream(IMAGES, 0)), ValueError, "batch_size…0"),
+    (lambda: list(stream("images")), TypeError, "images…DataLoader…str"),
+    (lambda: train_linear(epochs=0), ValueError, "epochs…0"),
+    (lambda: train_linear(batch_size=2.0), TypeError, "batch_size…2.0"),
+    (lambda: train_linear(lr=0), ValueError, "lr…0"),
+    (lambda: train_linear(weight_decay=-1), ValueError, "weight_decay…-1"),
+    (lambda: train_linear(seed="0"), TypeError, "seed…str"),
+    (lambda: train_linear(device="abacus"), ValueError, "device…'abacus'"),
+    (lambda: train_linear(spoiled(IMAGES, NAN)), ValueError, "images…NaN"),
+    (lambda: train_linear(None), TypeError, "images…NoneType"),
+    (lambda: train_linear(TensorDataset(IMAGES * 2)), ValueError, "images…[0, 1]"),
+    (lambda: train_linear(loss=exploding), FloatingPointError, "loss…epoch 1"),
+)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from bad_input import VECTORS, refuses
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
@@ -178,3 +179,11 @@ def test_a_network_of_ones_own_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="detector"):
         detector.save(tmp_path / "detector.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+# Bad input
+
+
+test_bad_input = refuses(
+    (lambda: FeatureDetector(KNN()).fit(VECTORS), ValueError, "images…(N, C, H, W)"),
+)

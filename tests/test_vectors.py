@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from bad_input import COLOUR, IMAGES, NAN, VECTORS, refuses, spoiled
 from scipy.spatial.distance import cdist, mahalanobis
 from scipy.stats import chi2, kstest
 from sklearn.covariance import EmpiricalCovariance
@@ -56,14 +57,6 @@ def variants():
 
 
 each = pytest.mark.parametrize("name", variants())
-localizers = [
-    "pixel",
-    "pca",
-    "patch-gaussian",
-    "patch-statistics",
-    "patch-knn",
-    "patch-pca",
-]
 
 
 # Moments
@@ -547,30 +540,6 @@ def test_constant_images_are_no_trouble(name):
 
 
 @each
-def test_scores_do_not_depend_on_the_batch(name):
-    detector, test = variants()[name].fit(pictures(40)), pictures(9, seed=1)
-    together = detector.anomaly_score(test)
-    assert together.dtype == torch.float32
-    assert together.shape == (9,)
-    alone = torch.cat([detector.anomaly_score(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(
-        detector.anomaly_score(test[order]), together[order], rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", localizers)
-def test_maps_do_not_depend_on_the_batch(name):
-    detector, test = variants()[name].fit(pictures(40)), pictures(9, seed=1)
-    together = detector.anomaly_map(test)
-    assert together.dtype == torch.float32
-    assert together.shape == (9, 9, 7)
-    alone = torch.cat([detector.anomaly_map(image[None]) for image in test])
-    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-8)
-
-
-@each
 def test_order_of_the_training_images_does_not_matter(name):
     train, test = pictures(40), pictures(9, seed=1)
     there, back = (
@@ -651,3 +620,44 @@ def test_an_image_is_the_vector_of_its_pixels(detector):
     np.testing.assert_allclose(
         detector.fit(train).anomaly_score(test), expected, rtol=1e-6
     )
+
+
+# Bad input
+
+
+FOUR = VECTORS[:, :4]
+
+
+def patches(*sizes, **options):
+    return Patchwise(Gaussian(), *sizes, **options)
+
+
+def in_pixels():
+    return PixelGaussian().fit(IMAGES)
+
+
+def in_patches():
+    return patches(4).fit(IMAGES)
+
+
+def in_vectors():
+    return PCAResidual(2).fit(VECTORS)
+
+
+test_bad_input = refuses(
+    (lambda: in_pixels().anomaly_map(spoiled(IMAGES, NAN)), ValueError, "images"),
+    (lambda: in_patches().anomaly_map(COLOUR), ValueError, "images"),
+    (lambda: in_patches().anomaly_map(IMAGES[..., :3]), ValueError, "images"),
+    (lambda: in_vectors().anomaly_map(VECTORS), ValueError, "images…vectors"),
+    (lambda: Gaussian("diagonal"), ValueError, "covariance_type…'full', 'diag'…'diag"),
+    (lambda: patches(4, 5), ValueError, "stride…[1, 4]…5"),
+    (lambda: patches(features="gabor"), ValueError, "features…'pixels'…'gabor'"),
+    (lambda: Gaussian().fit(IMAGES[:1]), ValueError, "images…at least 2…got 1"),
+    (lambda: Gaussian(reg_covar=0).fit(VECTORS), ValueError, "images…reg_covar"),
+    (lambda: Gaussian().fit(torch.zeros(2, 1, 99, 99)), ValueError, "images…8192…9801"),
+    (lambda: Moments().covariance(), ValueError, "images…at least 2…got 0"),
+    (lambda: KNN(9).fit(IMAGES), ValueError, "images…n_neighbors = 9…8"),
+    (lambda: PCAResidual(9).fit(IMAGES), ValueError, "images…n_components = 9…8, 30"),
+    (lambda: PCAResidual(5).fit(FOUR), ValueError, "images…n_components = 5…8, 4"),
+    (lambda: patches(8).fit(IMAGES), ValueError, "images…patch_size = 8…(6, 5)"),
+)
