@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adlab.data import ImageFolder, Reading, from_folder, read_image
+from adlab.data import ImageFolder, ImageSet, Reading, from_folder, read_image
 
 
 def pixels(seed, *shape):
@@ -98,6 +98,9 @@ def test_a_folder_refuses(folder, tmp_path):
         ImageFolder(folder)[4]
     with pytest.raises(ValueError, match="reading: expected none beside size or crop"):
         ImageFolder(folder, size=8, reading=Reading(8))
+    for make in (ImageSet, ImageFolder):
+        with pytest.raises(TypeError, match="reading: expected a Reading, got dict"):
+            make(torch.zeros(1, 1, 2, 2), reading={"size": 8})
     with pytest.raises(FileNotFoundError, match="expected a folder with images"):
         ImageFolder(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"expected an image, got .*no\.png"):

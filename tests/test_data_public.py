@@ -594,7 +594,7 @@ BROKEN = {
     "no train/good": (
         lambda p: (p / "train/good").rename(p / "train/x"),
         FileNotFoundError,
-        r"train.good, .* holds x\. .*ImageFolder",
+        r"train.good; .* holds x\. .*ImageFolder",
     ),
     "no test": (
         lambda p: (p / "test").rename(p / "x"),

@@ -131,7 +131,7 @@ def cases(name: str) -> tuple[str, Sequence[object]]:
 
 
 def from_folder(path: object, **options: object) -> Splits:
-    """One's own images in the MVTec AD layout, see `adlab.data.folders.from_folder`."""
+    """One's own images, see `adlab.data.folders.from_folder`."""
     from adlab.data.folders import from_folder as read
 
     return read(path, **options)

@@ -76,6 +76,12 @@ class Reading:
         return crop_middle(mask, self.crop, file)[0] > 0
 
 
+def check_reading(reading: object) -> None:
+    """Refuse what is neither a Reading nor None."""
+    if not isinstance(reading, Reading | None):
+        raise TypeError(f"reading: expected a Reading, got {type(reading).__name__}")
+
+
 class ImageFolder(Dataset):
     """Images in files, read one at a time when they are asked for: enough to fit to.
 
@@ -106,6 +112,7 @@ class ImageFolder(Dataset):
         crop: int | None = None,
         reading: Reading | None = None,
     ):
+        check_reading(reading)
         if reading is not None and (size, crop) != (None, None):
             raise ValueError("reading: expected none beside size or crop, got both")
         check_sizes(size, crop)
@@ -276,6 +283,9 @@ def _upright(image: Image.Image, file: Path) -> Image.Image:
             f"{file.parent}: of images of {pages} pages, only the first page is read",
             stacklevel=4,
         )
+    if image.format == "TIFF":
+        image.load()  # which turns it; some versions of Pillow would do it twice
+        return image
     return ImageOps.exif_transpose(image)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adlab._checks import check_images, check_labels, check_masks, check_number
-from adlab.data.files import Reading
+from adlab.data.files import Reading, check_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class ImageSet:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
+        check_reading(self.reading)
         images = check_images(self.images, least=0)
         n, _, height, width = images.shape
         labels = torch.zeros(n) if self.labels is None else self.labels

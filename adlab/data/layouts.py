@@ -27,6 +27,7 @@ a mask, never an image.
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,10 @@ SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing", "test_public"),
 }
+TO_FIT = (
+    "To fit a detector, normal images in any folder are enough: "
+    "adlab.data.ImageFolder(folder)"
+)
 MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
 
 
@@ -69,12 +74,8 @@ class Sample(NamedTuple):
 
 
 def _plain(name: str) -> str:
-    return (
-        unicodedata.normalize("NFC", name)
-        .casefold()
-        .replace(" ", "_")
-        .replace("-", "_")
-    )
+    """A name as it is compared: "No Defect" is "no_defect"."""
+    return re.sub("[ -]", "_", unicodedata.normalize("NFC", name).casefold())
 
 
 def _folders(path: Path) -> list[Path]:
@@ -92,17 +93,16 @@ def _needed(path: Path, names: tuple[str, ...]) -> list[Path]:
     found = _named(path, names)
     if not found:
         raise FileNotFoundError(
-            f"path: expected the folder {path / names[0]}, in the layout of MVTec AD; "
-            f"{path} holds {listing(path)}. To fit a detector, normal images in any "
-            f"folder are enough: adlab.data.ImageFolder({str(path)!r})"
+            f"path: expected the folder {path / names[0]}; {_listing(path)}. {TO_FIT}"
         )
     return found
 
 
-def listing(path: Path) -> str:
+def _listing(path: Path) -> str:
     """What is in a folder, for a message."""
     names = sorted(entry.name for entry in path.iterdir())
-    return ", ".join(names[:20]) + ", …" * (len(names) > 20) or "nothing"
+    listed = ", ".join(names[:20]) + ", …" * (len(names) > 20)
+    return f"{path} holds {listed or 'nothing'}"
 
 
 # -- images and their masks
@@ -167,8 +167,7 @@ def _kinds(path: Path) -> list[Path]:
     kinds = [folder for folder in _folders(path) if folder not in marks]
     if not kinds:
         raise ValueError(
-            f"{path}: expected folders of images, e.g. good, found none; it holds "
-            f"{listing(path)}"
+            f"{path}: expected folders of images, e.g. good, found none; {_listing(path)}"
         )
     return kinds
 
@@ -195,6 +194,7 @@ def by_mask(file: Path, masks: dict[str, tuple[Path, ...]], split: str = "") -> 
 
 
 def _visa(path: Path) -> list[Sample]:
+    path = path.resolve()  # "." has no name
     table = path.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
         raise FileNotFoundError(
@@ -223,9 +223,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _of_row(row: dict[str, str], table: Path, start: Path) -> Sample:
-    def file(name: str) -> Path:
-        return start / name.replace("\\", "/")
-
     label, split = row["label"], _plain(row.get("split", ""))
     normal = _plain(label) in (*NORMAL, "0")
     known = [name for name, names in SPLITS.items() if split in names]
@@ -235,8 +232,9 @@ def _of_row(row: dict[str, str], table: Path, start: Path) -> Sample:
             f"is given, got {row}"
         )
     kind = "good" if normal else {"1": "anomaly"}.get(label, label)
-    mask = row.get("mask") if not normal else ""
-    return Sample(file(row["image"]), kind, (file(mask),) if mask else (), *known)
+    image, mask = (row.get(k, "").replace("\\", "/") for k in ("image", "mask"))
+    masks = (start / mask,) if mask and not normal else ()
+    return Sample(start / image, kind, masks, *known)
 
 
 LAYOUTS: dict[str, Callable[[Path], list[Sample]]] = {
@@ -263,11 +261,8 @@ def find_samples(path: Path, layout: str = "auto") -> list[Sample]:
     """
     check_choice("layout", layout, ("auto", *LAYOUTS))
     is_table = path.is_file() and path.suffix.lower() == ".csv"
-    if not (
-        is_table
-        if layout == "csv"
-        else path.is_dir() or (is_table and layout == "auto")
-    ):
+    fits = is_table if layout == "csv" else path.is_dir()
+    if not (fits or (is_table and layout == "auto")):
         raise FileNotFoundError(f"path: expected the folder {path}, or a *.csv")
     samples = LAYOUTS[_recognise(path) if layout == "auto" else layout](path)
     return sorted(samples, key=lambda sample: (sample.kind != "good", sample.kind))
@@ -290,10 +285,8 @@ def _recognise(path: Path) -> str:
     if train and not found:
         _needed(train[0], NORMAL)
     raise FileNotFoundError(
-        f"path: expected images in one layout of {', '.join(fits)}, e.g. train/good, "
-        f"test/good and test/<kind>; {path} holds {listing(path)}, which is "
-        f"{' and '.join(found) or 'none'}. To fit a detector, normal images in any "
-        f"folder are enough: adlab.data.ImageFolder({str(path)!r})"
+        f"path: expected one layout of {', '.join(fits)}, e.g. train/good, test/good and "
+        f"test/<kind>; {_listing(path)}, which is {' and '.join(found) or 'none'}. {TO_FIT}"
     )
 
 
