@@ -110,6 +110,31 @@ def _bare(data: object) -> object:
     return getattr(data, "images", data)
 
 
+def joined(batches: Iterable[Tensor]) -> Tensor:
+    """Batches one after the other.
+
+    Raises:
+        ValueError: what is in one of them has another shape.
+    """
+    batches = list(batches)
+    shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"images: expected all of one size, got batches for {shapes[0]} and {shapes[1]}"
+        )
+    return torch.cat(batches)
+
+
+def all_alike(batches: Iterable[Tensor]) -> bool:
+    """Whether everything in the batches is the same."""
+    first = None
+    for batch in batches:
+        first = batch[:1] if first is None else first
+        if batch.shape[1:] != first.shape[1:] or bool((batch != first).any()):
+            return False
+    return True
+
+
 def _image(item: object) -> object:
     return item[0] if isinstance(item, tuple | list) else item
 
