@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,15 @@ from torch import Tensor, nn
 
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
-from adlab.training import resolve_device, seeded, single_precision, stream, train
+from adlab.training import (
+    all_alike,
+    joined,
+    resolve_device,
+    seeded,
+    single_precision,
+    stream,
+    train,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -304,8 +313,26 @@ class Detector:
     def _apply(self, function: Callable[[Tensor], Tensor], images: object) -> Tensor:
         self._check_fitted()
         with torch.no_grad(), seeded(self.seed), single_precision():
-            return torch.cat(
-                [function(batch).float().cpu() for batch in self._stream(images)]
+            batches = self._stream(images)
+            found = joined(function(batch).float().cpu() for batch in batches)
+        if bad := int((~torch.isfinite(found)).sum()):
+            raise ValueError(
+                f"detector: expected finite scores, got {bad} of {found.numel()} that are "
+                f"NaN or infinite from {self!r}; is an argument too small or too large?"
+            )
+        if function == self._score:
+            self._warn_if_constant(found, images)
+        return found
+
+    def _warn_if_constant(self, scores: Tensor, images: object) -> None:
+        """Warn where images that differ score all the same."""
+        if len(scores) < 2 or bool((scores != scores[0]).any()):
+            return
+        if not isinstance(images, Iterator) and not all_alike(self._stream(images)):
+            warnings.warn(
+                f"detector: expected scores that differ as the images do, got "
+                f"{float(scores[0]):.4g} for all {len(scores)} from {self!r}",
+                stacklevel=4,
             )
 
     def _check_fitted(self) -> None:
