@@ -5,6 +5,7 @@ failures.
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -693,3 +694,75 @@ def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
     torch.testing.assert_close(
         torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1))
     )
+
+
+# -- scores that say nothing
+
+
+class Given(Detector):
+    """Scores as a function of the mean grey."""
+
+    def __init__(self, function, factor=1.0, *, seed=0, device="auto"):
+        super().__init__(seed=seed, device=device)
+        self.function, self.factor = function, factor
+
+    def _fit(self, images):
+        next(self._stream(images))
+
+    def _score(self, batch):
+        return self.factor * self.function(batch.mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e300])
+def test_scores_that_are_not_finite_are_refused_with_the_arguments(factor):
+    detector = Given(torch.square, factor).fit(pictures())
+    with pytest.raises(
+        ValueError,
+        match=rf"detector: .*finite scores, got 16 of 16 .*factor={re.escape(str(factor))}",
+    ):
+        detector.anomaly_score(pictures())
+
+
+class GivenMap(Localizer):
+    """One pixel of the map is infinite."""
+
+    def _fit(self, images):
+        next(self._stream(images))
+
+    def _map(self, batch):
+        maps = batch.mean(1)
+        maps[:, 0, 0] = torch.inf
+        return maps
+
+
+def test_maps_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"detector: expected finite .*got 16 of 768"):
+        GivenMap().fit(pictures()).anomaly_map(pictures())
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x: x, lambda x: DataLoader(TensorDataset(x), 5), ImageSet]
+)
+def test_one_score_for_images_that_differ_is_a_warning(form):
+    detector = Given(torch.zeros_like).fit(pictures())
+    with pytest.warns(UserWarning, match=r"got 0 for all 16 from Given\(") as caught:
+        detector.anomaly_score(form(pictures()))
+    assert caught[0].filename == __file__  # it points at the call
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "images",
+    [pictures(1), pictures(1).repeat(4, 1, 1, 1), iter([pictures()])],
+    ids=["one", "alike", "that-come-once"],
+)
+def test_one_score_is_no_warning_where_images_are_not_seen_to_differ(images):
+    Given(torch.zeros_like).fit(pictures()).anomaly_score(images)
+
+
+def test_maps_of_different_sizes_are_no_tensor():
+    sizes = [pictures(2), pictures(2, width=9)]
+    localizer = Patchwise(Gaussian(), 4).fit(pictures())
+    assert localizer.anomaly_score(sizes).shape == (4,)
+    with pytest.raises(ValueError, match="images: expected all of one size"):
+        localizer.anomaly_map(sizes)

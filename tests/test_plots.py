@@ -57,16 +57,26 @@ FIGURES = {
     "error", "ignore::DeprecationWarning", "ignore:All-NaN:RuntimeWarning"
 )
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_handed_over_and_not_left_open(name):
+def test_a_figure_is_handed_over_and_is_the_one_that_pyplot_shows(name):
     plt.close("all")
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == [figure.number]
+    plt.close("all")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=50)
     assert (
         np.asarray(plt.imread(io.BytesIO(file.getvalue())))[..., :3].std() > 0.01
     )  # not blank
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_a_figure_once(name, monkeypatch):
+    """It shows what a cell returns, and all that pyplot still holds at its end."""
+    plt.close("all")
+    monkeypatch.setattr(plots, "in_notebook", lambda: True)
+    assert isinstance(FIGURES[name](), Figure)
+    assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -260,3 +270,61 @@ def test_one_rung_of_the_ladder_is_drawn():
         beside = pixels[len(pixels) - y - 12 : len(pixels) - y + 12, x - 12 : x + 12]
         assert (np.abs(beside - colour).max(2) < 3).sum() > 20  # its ring
         assert 0.4 < ax.transAxes.inverted().transform((x, y))[0] < 0.6
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.lines}
+
+
+@pytest.mark.parametrize(("sign", "edge"), [(-1, 0), (1, -1)])
+def test_a_threshold_beyond_all_scores_is_drawn_at_the_edge(sign, edge):
+    threshold = sign * np.inf
+    given = {"best F1": np.float32(threshold), "other": 2.0}
+    [ax] = plots.score_histogram(SCORES, LABELS, given, bins=5).axes
+    drawn = lines(ax)
+    limit = np.histogram_bin_edges(SCORES, 5)[edge]
+    assert drawn[f"best F1 ({threshold})"].get_xdata() == pytest.approx([limit] * 2)
+    assert drawn["other"].get_xdata() == [2, 2]
+    plt.gcf().savefig(io.BytesIO())
+
+
+def test_the_best_threshold_can_be_drawn_where_all_are_called():
+    scores, labels = np.arange(4.0), [1, 1, 1, 0]
+    _, threshold = metrics.best_f1(scores, labels)
+    assert threshold == -np.inf
+    plots.score_histogram(scores, labels, {"best F1": threshold})
+
+
+def contrast(colour, ground):
+    """The contrast ratio of two colours, 1 to 21, as the guidelines for web content
+    (WCAG 2) define it.
+    """
+
+    def luminance(colour):
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted([luminance(colour), luminance(ground)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_thresholds_and_numbers_of_methods_are_legible_on_any_ground(style):
+    with plt.style.context(style):
+        [ax] = plots.score_histogram(SCORES, LABELS, {"a": 1.0}).axes
+        assert contrast(lines(ax)["a"].get_color(), ax.get_facecolor()) > 7
+        ax = plots.ladder(costly(), ["pro"], ["seconds"]).axes[0]
+        [number] = [text for text in ax.texts if text.get_text() == "1"]
+        disc = ax.lines[0].get_markerfacecolor()
+        assert contrast(number.get_color(), disc) > 7
+
+
+def costly():
+    return pd.DataFrame({"pro": [0.5], "pro_std": [0.1], "seconds": [3.0]}, ["one"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, TensorDataset
@@ -575,3 +576,23 @@ def test_finds_foreign_texture():
     model.epochs = 5
     maps = model.fit(splits.train.images).anomaly_map(splits.test.images)
     assert adlab.metrics.pixel_auroc(maps, splits.test.masks) > 0.8
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3])
+def test_the_map_is_smoothed_as_scipy_does(sigma):
+    model = detector(image_score="mean").fit(pictures(8))
+    test = pictures(3, seed=1)
+    sharp = model.anomaly_map(test)
+    model.sigma = sigma
+    expected = [gaussian_filter(one, sigma) for one in sharp.numpy()]
+    np.testing.assert_allclose(model.anomaly_map(test), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.anomaly_score(test), np.mean(expected, (1, 2)), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(model.anomaly_map(test), sharp, atol=0.1)
+
+
+def test_training_images_of_different_sizes_are_refused():
+    sizes = [pictures(4), pictures(4, width=24)]
+    with pytest.raises(ValueError, match="images: expected all of one size"):
+        detector().fit(iter(sizes))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from adlab._checks import check_vectors
 from adlab.data import ImageSet
-from adlab.training import resolve_device, seeded, stream, train
+from adlab.training import all_alike, joined, resolve_device, seeded, stream, train
 
 
 def pictures(n=20, channels=1, height=6, width=5, seed=0):
@@ -64,6 +65,23 @@ def test_a_named_device_is_taken(device):
 def test_a_device_that_is_not_here_is_refused(device):
     with pytest.raises(ValueError, match=r"device: expected .* got"):
         resolve_device(device)
+
+
+class WithoutFloat64(TorchFunctionMode):
+    """A stand-in for "mps", which refuses it by a TypeError."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.to and torch.float64 in args:
+            raise TypeError("no float64 here")
+        return func(*args, **kwargs or {})
+
+
+def test_a_device_without_float64_is_refused_before_any_work():
+    with (
+        WithoutFloat64(),
+        pytest.raises(ValueError, match=r"device: expected .*float64, got 'cpu'"),
+    ):
+        resolve_device("cpu")
 
 
 def test_seeded_draws_the_same_and_leaves_the_callers_state():
@@ -225,6 +243,22 @@ def test_a_dataset_of_images_of_different_size_is_refused():
 
 
 @pytest.mark.filterwarnings("error")
+def test_batches_are_joined_where_they_are_of_one_size():
+    batches = [pictures(2), pictures(3, seed=1)]
+    assert torch.equal(joined(iter(batches)), torch.cat(batches))
+    with pytest.raises(
+        ValueError, match=r"images: expected all of one size, got .*6, 5\) and .*6, 7\)"
+    ):
+        joined([*batches, pictures(2, width=7)])
+
+
+def test_alike_is_what_is_the_same_throughout():
+    one = pictures(1)
+    assert all_alike([one, one.repeat(3, 1, 1, 1)])
+    assert not all_alike([one, torch.cat([one, one + 1e-6])])
+    assert not all_alike([one, one[..., :4]])
+
+
 def test_training_lowers_the_loss():
     network, loss, arguments = toy(epochs=20)
     history = train(network, loss, pictures(), **arguments)
