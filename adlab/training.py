@@ -233,12 +233,24 @@ def _epoch(
 ) -> float:
     total, count = 0.0, 0
     for batch in stream(loader, check=check):
-        value = loss(batch.to(device))
+        value = _loss_of(loss, batch.to(device))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         total, count = total + float(value.detach()) * len(batch), count + len(batch)
     return total / count
+
+
+def _loss_of(loss: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """The loss, or what is wrong where a batch norm meets a single number a channel."""
+    try:
+        return loss(batch)
+    except ValueError as error:
+        if len(batch) > 1:
+            raise
+        raise ValueError(
+            f"batch_size: expected batches of several images, got one of 1; {error}"
+        ) from error
 
 
 def _progress(epochs: int) -> tqdm:
