@@ -92,6 +92,8 @@ def as_tensor(name: str, value: object) -> Tensor:
         raise ValueError(
             f"{name}: expected a rectangular array, got rows of unequal length"
         ) from error
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected a number at every place, got masked ones")
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name}: expected a tensor or an array of numbers, "

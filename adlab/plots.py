@@ -134,12 +134,13 @@ def score_histogram(
     scores = check_scores(scores)
     labels = check_labels(labels, len(scores))
     check_number("bins", bins, 1, whole=True)
-    thresholds = dict(thresholds or {})
+    thresholds = {} if thresholds is None else thresholds
+    _check_mapping("thresholds", thresholds, "a number")
     for name, value in thresholds.items():
         if not (isinstance(value, float | np.floating) and np.isinf(value)):
             check_number(f"thresholds[{name!r}]", value)
     figure, ax = plt.subplots(figsize=(_WIDTH * 0.75, 3.2), layout="constrained")
-    edges = np.histogram_bin_edges(scores, bins)
+    edges = _edges(scores, bins)
     for label, name, colour, hatch in [
         (False, "normal", NORMAL, None),
         (True, "anomalous", ANOMALOUS, "///"),
@@ -173,14 +174,16 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
     Raises:
         ValueError, TypeError: no curve, bad scores, or labels of one class only.
     """
-    if not isinstance(curves, Mapping):
-        raise TypeError(
-            f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}"
-        )
+    _check_mapping("curves", curves, "(scores, labels)")
     if not curves:
         raise ValueError(
             "curves: expected at least one name with (scores, labels), got none"
         )
+    for name, pair in curves.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(
+                f"curves[{name!r}]: expected (scores, labels), got {type(pair).__name__}"
+            )
     points = [metrics.roc_curve(scores, labels) for scores, labels in curves.values()]
     areas = [metrics.auroc(scores, labels) for scores, labels in curves.values()]
     figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
@@ -312,6 +315,21 @@ def _decade(values: pd.Series, limits: tuple[float, float]) -> tuple[float, floa
     return centre / np.sqrt(10), centre * np.sqrt(10)
 
 
+def _check_mapping(name: str, value: object, what: str) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{name}: expected a dict of name to {what}, got {type(value).__name__}"
+        )
+
+
+def _edges(scores: np.ndarray, bins: int) -> np.ndarray:
+    """Of the bars, which are no narrower than what numbers of this size can tell apart."""
+    low, high = scores.min(), scores.max()
+    least = 2 * bins * np.spacing(np.abs(scores).max())
+    room = max(least, 0.5) if low == high else least * (high - low < least)
+    return np.histogram_bin_edges(scores, bins, (low - room, high + room))
+
+
 def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in table.columns]
     if missing or len(table) == 0:
@@ -372,6 +390,10 @@ def _outline(ax: Axes, mask: np.ndarray) -> None:
 
 def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:
     titles = [""] * n if titles is None else titles
+    if isinstance(titles, str) or not hasattr(titles, "__len__"):
+        raise TypeError(
+            f"titles: expected a sequence of texts, got {type(titles).__name__}"
+        )
     if len(titles) != n:
         raise ValueError(f"titles: expected {n} texts, one an image; got {len(titles)}")
     return titles

@@ -46,6 +46,8 @@ FIGURES = {
     ),
     "one-class-histogram": lambda: plots.score_histogram(SCORES[:60], LABELS[:60]),
     "constant-histogram": lambda: plots.score_histogram([2.0, 2.0], [0, 1]),
+    "close-histogram": lambda: plots.score_histogram([1, 1 + 3e-16, 1], [0, 1, 1]),
+    "large-histogram": lambda: plots.score_histogram([1e17, 1e17], [0, 1]),
     "roc": lambda: plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, LABELS)}),
     "many-roc": lambda: plots.roc(
         {f"method {i}": (SCORES + i, LABELS) for i in range(12)}
