@@ -22,7 +22,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device to compute on; "auto" is a CUDA GPU where there is one, else the CPU.
 
     Raises:
-        ValueError: no device of that name, or none on this machine.
+        ValueError: no device of that name, or none on this machine, or one without
+            float64, as "mps".
     """
     check_device("device", device)
     if device == "auto":

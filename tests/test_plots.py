@@ -32,6 +32,13 @@ def squares(n, height=8, width=6):
     return masks
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    """No test leaves its figures to the next."""
+    yield
+    plt.close("all")
+
+
 FIGURES = {
     "grid": lambda: plots.image_grid(pictures(5)),
     "coloured-grid": lambda: plots.image_grid(
@@ -272,12 +279,6 @@ def test_one_rung_of_the_ladder_is_drawn():
         beside = pixels[len(pixels) - y - 12 : len(pixels) - y + 12, x - 12 : x + 12]
         assert (np.abs(beside - colour).max(2) < 3).sum() > 20  # its ring
         assert 0.4 < ax.transAxes.inverted().transform((x, y))[0] < 0.6
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def lines(ax):

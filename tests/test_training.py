@@ -263,16 +263,14 @@ def test_a_last_batch_of_one_is_named_where_a_network_cannot_learn_from_it():
     network = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.BatchNorm1d(4))
 
     def learn(n):
-        return train(network, lambda x: network(x).mean(), pictures(n), **SHORT)
+        images, options = pictures(n), {"epochs": 1, "batch_size": 4, "device": "cpu"}
+        return train(network, lambda x: network(x).mean(), images, **options)
 
     assert len(learn(8)) == 1
     with pytest.raises(
         ValueError, match=r"batch_size: expected .*got one of 1; Expected"
     ):
         learn(9)
-
-
-SHORT = {"epochs": 1, "batch_size": 4, "device": "cpu"}
 
 
 def test_training_lowers_the_loss():
