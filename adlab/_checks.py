@@ -41,7 +41,9 @@ def check_number(
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if below or above or not -np.inf < value < np.inf:
-        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        left = "(" if open_low or low == -np.inf else "["
+        right = ")" if open_high or high == np.inf else "]"
+        interval = f"{left}{low}, {high}{right}"
         raise ValueError(f"{name}: expected {kind} in {interval}, got {value!r}")
 
 
@@ -60,14 +62,17 @@ def check_counts(
 
 
 def check_device(name: str, device: object) -> None:
-    """Refuse what is neither "auto" nor a device of this machine."""
+    """Refuse what is neither "auto" nor a device of this machine that knows float64,
+    in which most methods compute a part: "mps" does not, and "meta" holds no numbers.
+    """
     if device == "auto":
         return
     try:
-        torch.empty(0, device=torch.device(device)).cpu()  # "meta" holds no numbers
+        torch.empty(0, device=torch.device(device)).to(torch.float64).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f'{name}: expected "auto", "cpu" or a device of this machine, got {device!r}'
+            f'{name}: expected "auto", "cpu" or a device of this machine with float64, '
+            f"got {device!r}"
         ) from error
 
 
@@ -76,11 +81,10 @@ def as_tensor(name: str, value: object) -> Tensor:
     it can be.
     """
     if isinstance(value, Tensor):
-        return value.detach()
+        return _as_plain(name, value.detach())
     if isinstance(value, list | tuple):
         value = [
-            item.detach().cpu().numpy() if isinstance(item, Tensor) else item
-            for item in value
+            as_array(name, item) if isinstance(item, Tensor) else item for item in value
         ]
     try:
         array = np.asarray(value)
@@ -88,14 +92,46 @@ def as_tensor(name: str, value: object) -> Tensor:
         raise ValueError(
             f"{name}: expected a rectangular array, got rows of unequal length"
         ) from error
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected a number at every place, got masked ones")
     if array.dtype.kind not in "biuf":
         raise TypeError(
-            f"{name}: expected a tensor or an array of numbers, got {type(value).__name__}"
+            f"{name}: expected a tensor or an array of numbers, "
+            f"got {type(value).__name__} of {array.dtype}"
         )
-    native = array.dtype.newbyteorder(
-        "="
-    )  # torch takes no other order, and warns of read-only memory
+    # torch takes no other byte order, and warns of read-only memory
+    native = _WIDER.get(array.dtype.name, array.dtype.newbyteorder("="))
     return torch.from_numpy(np.require(array, native, ["C", "W"]))
+
+
+# types that torch has not, or can hardly compute with, and the next that it can
+_WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+_WIDER[np.dtype(np.longdouble).name] = "float64"
+_WIDER |= {f"float8_{kind}": "float32" for kind in ("e4m3fn", "e5m2")}
+
+
+def _as_plain(name: str, tensor: Tensor) -> Tensor:
+    """A tensor with a real number at each place, of a type that torch computes with."""
+    if tensor.is_complex() or tensor.is_quantized:
+        raise TypeError(f"{name}: expected real numbers, got {tensor.dtype}")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(
+            f"{name}: expected a dense tensor, got one of layout {tensor.layout}"
+        )
+    if tensor.is_meta:
+        raise TypeError(f'{name}: expected numbers, got a tensor of device "meta"')
+    wider = _WIDER.get(str(tensor.dtype).removeprefix("torch."))
+    return tensor.to(getattr(torch, wider)) if wider else tensor
+
+
+def as_array(name: str, value: object) -> np.ndarray:
+    """The same as an array; what has 16 bits or fewer comes as float32, as NumPy has no
+    bfloat16.
+    """
+    tensor = as_tensor(name, value).cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    return tensor.numpy()
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
@@ -156,7 +192,8 @@ def check_vectors(vectors: object, name: str = "vectors") -> Tensor:
             f"{name}: expected a non-empty (N, D), got shape {tuple(tensor.shape)}"
         )
     _check_finite(name, tensor)
-    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
+    exact = tensor.is_floating_point() and tensor.element_size() >= 4
+    return tensor if exact else tensor.to(torch.float32)
 
 
 def check_scores(scores: object, name: str = "scores", ndim: int = 1) -> np.ndarray:
@@ -183,7 +220,7 @@ def check_labels(
     """Labels as bool (N,), from 0 (normal) and 1 (anomalous); `both` asks for at least
     one of each.
     """
-    array = as_tensor(name, labels).cpu().numpy()
+    array = as_array(name, labels)
     if array.shape != (length,):
         raise ValueError(
             f"{name}: expected shape ({length},), one label a score; got {array.shape}"
@@ -204,7 +241,7 @@ def check_masks(
     masks: object, shape: tuple[int, ...], name: str = "masks"
 ) -> np.ndarray:
     """Masks as bool (N, H, W) of the given shape, from values 0 and 1."""
-    array = as_tensor(name, masks).cpu().numpy()
+    array = as_array(name, masks)
     if array.shape != tuple(shape):
         raise ValueError(
             f"{name}: expected shape {tuple(shape)}, as the maps have; got {array.shape}"
@@ -220,7 +257,7 @@ def check_flags(flags: object, name: str, length: int | None = None) -> np.ndarr
     """Yes-or-no answers as a non-empty bool (N,), from booleans or 1 and 0; `length`
     asks for that N.
     """
-    array = as_tensor(name, flags).cpu().numpy()
+    array = as_array(name, flags)
     if array.ndim != 1 or array.size == 0 or len(array) != (length or len(array)):
         raise ValueError(
             f"{name}: expected shape ({length or 'N'},) and not empty, got shape {array.shape}"

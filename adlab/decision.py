@@ -32,9 +32,9 @@ def quantile_threshold(scores: object, fpr: float) -> float:
     scores = check_scores(scores)
     rank = math.ceil((len(scores) + 1) * (1 - fpr) - ROUNDING)
     if rank > len(scores):
-        needed = math.ceil(1 / fpr - ROUNDING) - 1
+        needed = np.ceil(1 / fpr - ROUNDING) - 1
         raise ValueError(
-            f"scores: expected at least {needed} normal scores to guarantee fpr={fpr}, got {len(scores)}"
+            f"scores: expected at least {needed:.10g} normal scores to guarantee fpr={fpr}, got {len(scores)}"
         )
     return float(np.sort(scores)[max(rank, 1) - 1])
 

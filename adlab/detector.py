@@ -26,7 +26,14 @@ from torch import Tensor, nn
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.data.files import ImageFolder, Reading
-from adlab.training import resolve_device, seeded, single_precision, stream, train
+from adlab.training import (
+    joined,
+    resolve_device,
+    seeded,
+    single_precision,
+    stream,
+    train,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,15 +135,11 @@ class Detector:
                 usual make it.
 
         Warns:
-            UserWarning: all images have the same score.
+            UserWarning: all images have the same score, though they differ.
         """
         scores = self._check_finite(self._apply(self._score, images))
         if len(scores) > 1 and bool((scores == scores[0]).all()):
-            warnings.warn(
-                f"anomaly_score: expected scores that differ, got {float(scores[0]):.3g} "
-                f"for all {len(scores)} images by {self!r}",
-                stacklevel=2,
-            )
+            self._warn_of_one_score(scores, images)
         return scores
 
     def score_samples(self, images: object) -> np.ndarray:
@@ -366,7 +369,7 @@ class Detector:
                 [result.float().cpu() for result in function(batch)]
                 for batch in self._stream(images)
             ]
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+        return [joined(part) for part in zip(*parts, strict=True)]
 
     def _check_finite(self, results: Tensor) -> Tensor:
         """Scores (N,) or maps (N, H, W), if all of them are numbers."""
@@ -377,6 +380,18 @@ class Detector:
                 f"{bad} of {len(results)} images by {self!r}; is an argument too extreme?"
             )
         return results
+
+    def _warn_of_one_score(self, scores: Tensor, images: object) -> None:
+        """Warn, if already the first images differ, and can be seen once more."""
+        if isinstance(images, Iterator):
+            return
+        first = next(self._stream(self._read(images)))
+        if bool((first != first[0]).any()):
+            warnings.warn(
+                f"anomaly_score: expected scores that differ as the images do, got "
+                f"{float(scores[0]):.3g} for all {len(scores)} by {self!r}",
+                stacklevel=3,
+            )
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

@@ -105,13 +105,19 @@ class OpenMax:
     over a part of its logit to "unknown". A negative logit has nothing to hand over and
     stays as it is; in the original formula it would rise.
 
+    So the score depends on where zero is among the logits, which the cross-entropy
+    leaves open: it does not see a number that is added to all of them. Where the mean
+    logit of a class for itself is negative, little could be handed over. Then the mean
+    of all training logits counts as zero.
+
     Args:
         tail_size: how many of the largest distances of a class the Weibull is fitted
             to, at least 2; to be far below the number of samples of a class.
         alpha: how many classes, those with the largest logits, are revised, the first
             most; default: all.
 
-    After fitting, `means_` (L, L), `shapes_` and `scales_` (L,), all float64.
+    After fitting, `means_` (L, L), `shapes_` and `scales_` (L,), all float64, and
+    `level_`, the logit that counts as zero.
 
     Source: Bendale and Boult, Towards open set deep networks, CVPR 2016.
     """
@@ -146,6 +152,8 @@ class OpenMax:
         tails = [self._tail(c, group) for c, group in enumerate(groups)]
         fits = torch.tensor([fit_weibull(tail) for tail in tails], dtype=torch.float64)
         self.means_ = torch.stack([group.mean(0) for group in groups])
+        buried = bool((self.means_.diagonal() < 0).any())
+        self.level_ = float(logits.mean()) if buried else 0.0
         self.shapes_, self.scales_ = fits.to(logits.device).T
         return self
 
@@ -182,14 +190,15 @@ class OpenMax:
         alpha = self.alpha or n_classes
         rank = logits.argsort(1, descending=True).argsort(1)  # 0 for the largest
         share = far * (alpha - rank).clamp_min(0) / alpha
-        handed_over = share * logits.clamp_min(0)
-        return torch.cat([logits - handed_over, handed_over.sum(1, keepdim=True)], 1)
+        handed_over = share * (logits - self.level_).clamp_min(0)
+        unknown = handed_over.sum(1, keepdim=True) + self.level_
+        return torch.cat([logits - handed_over, unknown], 1)
 
     def __call__(self, logits: object) -> Tensor:
         """The log-odds of "unknown" against all classes: float64 (N,), higher =
         unknown.
 
-        Where no logit is revised, it is the energy at T = 1.
+        Where no logit is revised, it is the energy at T = 1, plus `level_`.
 
         Raises:
             NotFittedError: `fit` was not called.

@@ -1,5 +1,6 @@
 """Figures that several chapters draw. Each function returns a matplotlib Figure, to
-show, change or save.
+change or save. A notebook shows it where it is the last line of a cell, and elsewhere
+`plt.show()` does.
 
 Normal is blue and anomalous is orange, with another line style or hatch beside the
 colour, so that nothing is told by colour alone.
@@ -26,6 +27,7 @@ from adlab._checks import (
     check_number,
     check_scores,
 )
+from adlab.show import in_notebook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +124,8 @@ def score_histogram(
     Args:
         scores: (N,), higher = more anomalous.
         labels: (N,), 0 normal, 1 anomalous.
-        thresholds: name to threshold, in the unit of the scores, or None.
+        thresholds: name to threshold, in the unit of the scores, or None; an infinite
+            one, which calls all scores the same, is drawn at the edge.
         bins: number of bars.
 
     Raises:
@@ -131,11 +134,13 @@ def score_histogram(
     scores = check_scores(scores)
     labels = check_labels(labels, len(scores))
     check_number("bins", bins, 1, whole=True)
-    thresholds = dict(thresholds or {})
+    thresholds = {} if thresholds is None else thresholds
+    _check_mapping("thresholds", thresholds, "a number")
     for name, value in thresholds.items():
-        check_number(f"thresholds[{name!r}]", value)
+        if not (isinstance(value, float | np.floating) and np.isinf(value)):
+            check_number(f"thresholds[{name!r}]", value)
     figure, ax = plt.subplots(figsize=(_WIDTH * 0.75, 3.2), layout="constrained")
-    edges = np.histogram_bin_edges(scores, bins)
+    edges = _edges(scores, bins)
     for label, name, colour, hatch in [
         (False, "normal", NORMAL, None),
         (True, "anomalous", ANOMALOUS, "///"),
@@ -152,7 +157,9 @@ def score_histogram(
         )
     styles = ["--", ":", "-.", (0, (1, 3))]
     for i, (name, value) in enumerate(thresholds.items()):
-        ax.axvline(value, color="black", linestyle=styles[i % len(styles)], label=name)
+        where, label = _drawable(value, edges)
+        style = {"color": _ink(), "linestyle": styles[i % len(styles)]}
+        ax.axvline(where, label=f"{name}{label}", **style)
     ax.set(xlabel="anomaly score", ylabel="density")
     ax.legend()
     return _done(figure)
@@ -167,14 +174,16 @@ def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
     Raises:
         ValueError, TypeError: no curve, bad scores, or labels of one class only.
     """
-    if not isinstance(curves, Mapping):
-        raise TypeError(
-            f"curves: expected a dict of name to (scores, labels), got {type(curves).__name__}"
-        )
+    _check_mapping("curves", curves, "(scores, labels)")
     if not curves:
         raise ValueError(
             "curves: expected at least one name with (scores, labels), got none"
         )
+    for name, pair in curves.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(
+                f"curves[{name!r}]: expected (scores, labels), got {type(pair).__name__}"
+            )
     points = [metrics.roc_curve(scores, labels) for scores, labels in curves.values()]
     areas = [metrics.auroc(scores, labels) for scores, labels in curves.values()]
     figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
@@ -233,7 +242,7 @@ def ladder(
                 x, y = max(line[cost], 0.1), line[measure]
                 std = np.nan_to_num(line[f"{measure}_std"])
                 label = f"{i} {line.get('label', name)}"
-                style = {"fmt": "o", "ms": 11, "mfc": "white", "mew": 2}
+                style = {"fmt": "o", "ms": 11, "mfc": ax.get_facecolor(), "mew": 2}
                 ax.errorbar(x, y, std, color=colour, label=label, **style)
                 where = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
                 ax.annotate(str(i), (x, y), zorder=3, **where)
@@ -306,6 +315,21 @@ def _decade(values: pd.Series, limits: tuple[float, float]) -> tuple[float, floa
     return centre / np.sqrt(10), centre * np.sqrt(10)
 
 
+def _check_mapping(name: str, value: object, what: str) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{name}: expected a dict of name to {what}, got {type(value).__name__}"
+        )
+
+
+def _edges(scores: np.ndarray, bins: int) -> np.ndarray:
+    """Of the bars, which are no narrower than what numbers of this size can tell apart."""
+    low, high = scores.min(), scores.max()
+    least = 2 * bins * np.spacing(np.abs(scores).max())
+    room = max(least, 0.5) if low == high else least * (high - low < least)
+    return np.histogram_bin_edges(scores, bins, (low - room, high + room))
+
+
 def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in table.columns]
     if missing or len(table) == 0:
@@ -336,16 +360,27 @@ def _figure(
 
 
 def _done(figure: Figure) -> Figure:
-    """Hand the figure over to the caller alone, so that a notebook shows it once and
-    not twice.
-    """
-    plt.close(figure)
+    """Hand the figure over; in a notebook to the caller alone, or it is shown twice."""
+    if in_notebook():
+        plt.close(figure)
     return figure
 
 
 def _show_image(ax: Axes, image: object) -> None:
     pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+
+
+def _ink() -> str:
+    """What the style in use writes with: black, or white on a dark ground."""
+    return plt.rcParams["text.color"]
+
+
+def _drawable(threshold: float, edges: np.ndarray) -> tuple[float, str]:
+    """Where a threshold is drawn, and what its name has to add."""
+    if np.isfinite(threshold):
+        return threshold, ""
+    return edges[0 if threshold < 0 else -1], f" ({threshold})"
 
 
 def _outline(ax: Axes, mask: np.ndarray) -> None:
@@ -355,6 +390,10 @@ def _outline(ax: Axes, mask: np.ndarray) -> None:
 
 def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:
     titles = [""] * n if titles is None else titles
+    if isinstance(titles, str) or not hasattr(titles, "__len__"):
+        raise TypeError(
+            f"titles: expected a sequence of texts, got {type(titles).__name__}"
+        )
     if len(titles) != n:
         raise ValueError(f"titles: expected {n} texts, one an image; got {len(titles)}")
     return titles

@@ -18,7 +18,8 @@ def in_notebook() -> bool:
 
 
 def show(obj: object) -> None:
-    """Display the source of a function, method or class.
+    """Display the source of a function, method or class. Letters that the console lacks
+    are printed as their codes.
 
     Raises:
         TypeError: an object without Python source.
@@ -34,4 +35,5 @@ def show(obj: object) -> None:
 
         display(Markdown(f"```python\n{source}\n```"))
     else:
-        print(source)
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        print(source.encode(encoding, "backslashreplace").decode(encoding))

@@ -26,18 +26,20 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
 from adlab._checks import check_number
+from adlab._maps import enlarge_and_blur
 from adlab._methods import method
 from adlab._parameters import (
     Count,
     Fraction,
     ImageScore,
+    NonNegative,
     Positive,
     TwoOrMore,
     check_hint,
 )
 from adlab.backbones import Backbone, check_backbone, concatenate
 from adlab.detector import Detector, Localizer
-from adlab.training import resolve_device, seeded
+from adlab.training import joined, resolve_device, seeded
 from adlab.vectors import Moments
 
 # -- networks that describe patches
@@ -257,6 +259,7 @@ class StudentTeacher(Localizer):
         teacher_epochs: passes of a teacher that has to be trained.
         lr: Adam's step size, of both.
         val_fraction: share of the training images that is held out.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "max" or "mean" of the map.
         seed: of the networks, the held-out images, their order and the augmentation.
         device: "auto", "cpu", "cuda", …
@@ -282,6 +285,7 @@ class StudentTeacher(Localizer):
     teacher_epochs: Count = 10
     lr: Positive = 5e-3
     val_fraction: Fraction = 0.2
+    sigma: NonNegative = 0
     image_score: ImageScore = "max"
     batch_size: Count = field(default=4, kw_only=True)
 
@@ -455,7 +459,9 @@ class StudentTeacher(Localizer):
         terms = (self._terms(batch) - self.term_mean_) / self.term_std_
         error, variance = terms.unbind(1)  # one student's variance is 0 throughout
         maps = {"both": error + variance, "error": error, "variance": variance}
-        return enlarge(maps[self.term], self.stride_, *batch.shape[2:])
+        size = tuple(batch.shape[2:])
+        enlarged = enlarge(maps[self.term], self.stride_, *size)
+        return enlarge_and_blur(enlarged, *size, self.sigma) if self.sigma else enlarged
 
 
 @dataclass(eq=False, repr=False)
@@ -519,7 +525,7 @@ def _as_dataset(detector: Detector, images: object) -> Dataset:
     """Images that can be read again and again, and one by one."""
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
         return images
-    return TensorDataset(torch.cat([batch.cpu() for batch in detector._stream(images)]))
+    return TensorDataset(joined(batch.cpu() for batch in detector._stream(images)))
 
 
 def _hold_out(images: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -545,7 +551,7 @@ def _stride(image: Sequence[int], feature_map: Sequence[int]) -> int:
     stride = 2 ** round(math.log2(image[longest] / feature_map[longest]))
     if tuple(feature_map) != tuple(math.ceil(side / stride) for side in image):
         raise ValueError(
-            "layers: expected maps of ⌈H / 2ᵏ⌉ × ⌈W / 2ᵏ⌉, "
+            "layers: expected maps of H / 2**k, W / 2**k, rounded up, "
             f"got {tuple(feature_map)} of images {tuple(image)}"
         )
     return stride

@@ -22,7 +22,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device to compute on; "auto" is a CUDA GPU where there is one, else the CPU.
 
     Raises:
-        ValueError: no device of that name, or none on this machine.
+        ValueError: no device of that name, or none on this machine, or one without
+            float64, as "mps".
     """
     check_device("device", device)
     if device == "auto":
@@ -108,6 +109,21 @@ def _batches(
 
 def _bare(data: object) -> object:
     return getattr(data, "images", data)
+
+
+def joined(batches: Iterable[Tensor]) -> Tensor:
+    """Batches one after the other.
+
+    Raises:
+        ValueError: what is in one of them has another shape.
+    """
+    batches = list(batches)
+    shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"images: expected all of one size, got batches for {shapes[0]} and {shapes[1]}"
+        )
+    return torch.cat(batches)
 
 
 def _image(item: object) -> object:
@@ -245,7 +261,7 @@ def _epoch(
 ) -> float:
     total, count = 0.0, 0
     for batch in batches:
-        value = loss(*batch)
+        value = _loss_of(loss, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -256,6 +272,18 @@ def _epoch(
     if not count:
         raise ValueError("batches: expected at least one in each epoch, got none")
     return total / count
+
+
+def _loss_of(loss: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> Tensor:
+    """The loss, or what is wrong where a batch norm meets a single number a channel."""
+    try:
+        return loss(*batch)
+    except ValueError as error:
+        if len(batch[0]) > 1:
+            raise
+        raise ValueError(
+            f"batch_size: expected batches of several images, got one of 1; {error}"
+        ) from error
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from adlab.vectors import Gaussian, PixelGaussian
 
+RAGGED = np.array([[1.0], [1.0, 2.0]], object)
 WHOLE = (IMAGES * 255).to(torch.int16)
 
 
@@ -62,6 +63,10 @@ test_training_images_are_refused = refuses(
     (lambda: fit(["a.png", "b.png"]), FileNotFoundError, "file…a.png"),
     (lambda: fit(np.array([object()])), TypeError, "images…ndarray"),
     (lambda: fit(IMAGES.numpy() * 1j), TypeError, "images"),
+    (lambda: fit(VECTORS.to_sparse()), TypeError, "images…sparse"),
+    (lambda: fit(VECTORS.to("meta")), TypeError, "images…meta"),
+    (lambda: fit(VECTORS + 0j), TypeError, "images…complex64"),
+    (lambda: fit(RAGGED), TypeError, "images…object"),
     (lambda: fit([]), ValueError, "images"),
     (lambda: fit(iter([])), ValueError, "images…empty"),
     (lambda: fit(TensorDataset(IMAGES[:0])), ValueError, "images…empty"),

@@ -154,7 +154,7 @@ def test_a_method_of_ones_own_is_in_the_benchmark(monkeypatch):
 
     run = quick(method="own", options={"n_neighbors": 3})
     assert execute(run)[0]["settings"] == '{"n_neighbors": 3}'
-    assert list(every_method())[:3] == ["gaussian", "knn", "own"]
+    assert list(every_method())[:4] == ["gaussian", "knn", "mean-grey", "own"]
 
 
 def split_before(monkeypatch, name):

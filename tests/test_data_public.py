@@ -200,6 +200,19 @@ def test_what_cannot_be_downloaded(name, tmp_path, no_download, capsys):
     assert list(tmp_path.iterdir()) == []  # and no empty folders are left
 
 
+@pytest.mark.parametrize("own", ["", "MNIST", "MNIST/raw"])
+def test_a_failed_download_leaves_the_folders_that_were_there(
+    own, tmp_path, no_download
+):
+    root = tmp_path / "data"
+    folder = root / own if own else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileNotFoundError, match="tried and failed"):
+        load("mnist", root=root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_only_what_is_missing_is_named(tmp_path):
     files = mnist_files()
     del files["t10k-labels-idx1-ubyte"]

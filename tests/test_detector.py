@@ -710,11 +710,22 @@ def test_scores_that_are_no_numbers_are_an_error_with_the_arguments(call):
         getattr(detector, call)(pictures(3))
 
 
-def test_one_score_for_all_images_is_warned_of():
+def test_one_score_for_images_that_differ_is_warned_of():
     detector = Gaussian(reg_covar=1e300).fit(pictures())
-    words = "expected scores that differ, got 0 for all 3 images by Gaussian"
-    with pytest.warns(UserWarning, match=words):
+    words = "scores that differ as the images do, got 0 for all 3 by Gaussian"
+    with pytest.warns(UserWarning, match=words) as caught:
         detector.anomaly_score(pictures(3, seed=1))
+    assert caught[0].filename == __file__  # it points at the call
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "images",
+    [pictures(1), pictures(1).repeat(4, 1, 1, 1), iter([pictures()])],
+    ids=["one", "alike", "that-come-once"],
+)
+def test_one_score_is_no_warning_where_images_are_not_seen_to_differ(images):
+    Gaussian(reg_covar=1e300).fit(pictures()).anomaly_score(images)
 
 
 # Files of images
@@ -835,6 +846,14 @@ def test_a_fresh_process_loads_the_file_by_itself(tmp_path):
     torch.testing.assert_close(
         torch.load(tmp_path / "maps"), detector.anomaly_map(pictures(5, seed=1))
     )
+
+
+def test_maps_of_different_sizes_are_no_tensor():
+    sizes = [pictures(2), pictures(2, width=9)]
+    localizer = Patchwise(Gaussian(), 4).fit(pictures())
+    assert localizer.anomaly_score(sizes).shape == (4,)
+    with pytest.raises(ValueError, match="images: expected all of one size"):
+        localizer.anomaly_map(sizes)
 
 
 # Bad input

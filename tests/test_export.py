@@ -52,6 +52,7 @@ LOCALIZERS = {
     **each(
         StudentTeacher, "students", ("backbone", "distilled", "triplet"), **STUDENTS
     ),
+    "students-smooth": lambda: StudentTeacher(sigma=2, **STUDENTS),
     "scales": lambda: MultiScale(StudentTeacher(**QUICK), (9, 17)),
     **each(
         adlab.Autoencoder, "autoencoder", ("l2", "ssim", "ms-ssim", "cw-ssim"), **SMALL

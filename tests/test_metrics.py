@@ -555,9 +555,81 @@ def test_oscr_is_the_accuracy_where_all_unknowns_are_told_apart():
     assert metrics.oscr([1, 2, 3, 4], [True, True, False, True], [5, 6]) == 0.75
 
 
+# -- types of numbers
+
+
+TYPES = {
+    "list": list,
+    "tuple": tuple,
+    "bool": lambda row: np.array(row, bool),
+    "uint16": lambda row: np.array(row, np.uint16),
+    "big-endian": lambda row: np.array(row, ">i4"),
+    "longdouble": lambda row: np.array(row, np.longdouble),
+    "numpy-scalars": lambda row: [np.float32(value) for value in row],
+    "tensors": lambda row: [torch.tensor(value) for value in row],
+    "half-tensors": lambda row: [torch.tensor(float(v)).bfloat16() for v in row],
+    "wants-gradients": lambda row: torch.tensor(row).float().requires_grad_(),
+} | {
+    f"torch-{name}": lambda row, name=name: torch.tensor(row).to(getattr(torch, name))
+    for name in ("bfloat16", "float16", "float8_e5m2", "uint8", "int8", "uint16")
+    if hasattr(torch, name)
+}
+ONES = [0, 1, 1, 0, 1, 0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", TYPES)
+def test_any_type_of_numbers_gives_the_same(name):
+    convert = TYPES[name]
+    scores, verdicts = [2, 3, 5, 1, 1, 2], [1, 1, 0, 0, 1, 0]
+    expected = pytest.approx(sk.roc_auc_score(ONES, scores))
+    assert metrics.auroc(scores, convert(ONES)) == expected
+    assert metrics.accuracy(convert(verdicts), convert(ONES)) == 4 / 6
+    if name != "bool":
+        assert metrics.auroc(convert(scores), ONES) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.uint8])
+def test_masks_of_any_type_give_the_same(dtype):
+    maps, masks = torch.arange(6.0).view(1, 2, 3), torch.tensor(ONES).view(1, 2, 3)
+    expected = pytest.approx(sk.roc_auc_score(ONES, range(6)))
+    assert metrics.pixel_auroc(maps, masks.to(dtype)) == expected
+    assert metrics.pixel_auroc(maps.to(dtype), masks) == expected
+    longer = masks.numpy().astype(np.longdouble)
+    assert metrics.pixel_auroc(maps, longer) == expected
+
+
+STRANGE = {
+    "sparse": (lambda row: torch.tensor(row).to_sparse(), "dense tensor"),
+    "meta": (lambda row: torch.tensor(row, device="meta"), "meta"),
+    "complex": (lambda row: torch.tensor(row) + 0j, "complex64"),
+    "complex-array": (lambda row: np.array(row) + 0j, "complex128"),
+    "texts": (lambda row: [str(value) for value in row], "list of <U1"),
+    "objects": (lambda row: np.array(row, object), "ndarray of object"),
+    "ragged": (lambda row: np.array([row, row[:1]], object), "ndarray of object"),
+    "none": (lambda row: [None] * len(row), "list of object"),
+    "dates": (lambda row: np.array(row, "datetime64[s]"), "datetime64"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_are_no_numbers_is_refused_by_the_name_of_the_argument(name):
+    convert, word = STRANGE[name]
+    calls = {
+        "scores": lambda bad: metrics.auroc(bad, ONES),
+        "labels": lambda bad: metrics.auroc(ONES, bad),
+        "verdicts": lambda bad: metrics.accuracy(bad, ONES),
+    }
+    for argument, call in calls.items():
+        with pytest.raises(TypeError, match=f"{argument}: expected .*{word}"):
+            call(convert(ONES))
+
+
 # -- bad input
 
 
+MASKED = np.ma.array([1, 2, 3], mask=[0, 0, 1])
 WITH_NAN, WITH_INF = spoiled(SCORES, NAN), spoiled(SCORES, INF)
 
 
@@ -565,6 +637,7 @@ test_bad_input = refuses(
     (lambda: auroc(WITH_NAN, LABELS), ValueError, "scores…1 that are NaN"),
     (lambda: auroc(WITH_INF, LABELS), ValueError, "scores…infinite"),
     (lambda: auroc([], []), ValueError, "scores…non-empty…(0,)"),
+    (lambda: auroc(MASKED, [0, 1, 1]), ValueError, "scores…masked"),
     (lambda: auroc(SCORES[:, None], LABELS), ValueError, "scores…(N,)…(8, 1)"),
     (lambda: auroc("scores", LABELS), TypeError, "scores…str"),
     (lambda: auroc(SCORES, LABELS * 0), ValueError, "labels…both classes…[0]"),

@@ -266,6 +266,27 @@ def test_no_logit_rises_and_far_ones_become_unknown():
     assert model.recalibrate(far).argmax(1) == 4
 
 
+@pytest.mark.parametrize("shift", [-20, -1000])
+def test_a_level_below_zero_does_not_blind_openmax(shift):
+    """A number added to all logits changes no probability, and no loss."""
+    logits, labels = clusters()
+    centred = logits - logits.mean()
+    far = torch.cat([2.5 * logits[:40] + 1, some_logits(20, 4)])
+    model = OpenMax(10).fit(logits + shift, labels)
+    expected = OpenMax(10).fit(centred, labels)
+    assert expected.level_ == 0
+    assert model.level_ == pytest.approx(float(logits.mean()) + shift)
+    ours, theirs = model(far + shift), expected(far - logits.mean())
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    scores = torch.cat([model(logits + shift), ours[:40]])
+    assert roc_auc_score(np.repeat([0, 1], [240, 40]), scores) > 0.95
+    revised = model.recalibrate(far + shift)
+    assert (revised[:, :UNKNOWN] <= far + shift).all()
+    np.testing.assert_allclose(
+        revised.softmax(1), expected.recalibrate(far - logits.mean()).softmax(1), 1e-6
+    )
+
+
 def test_openmax_refuses_before_it_is_fitted():
     with pytest.raises(NotFittedError, match="openmax"):
         OpenMax()(some_logits())

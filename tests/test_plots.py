@@ -33,6 +33,13 @@ def squares(n, height=8, width=6):
     return masks
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    """No test leaves its figures to the next."""
+    yield
+    plt.close("all")
+
+
 FIGURES = {
     "grid": lambda: plots.image_grid(pictures(5)),
     "coloured-grid": lambda: plots.image_grid(
@@ -47,6 +54,8 @@ FIGURES = {
     ),
     "one-class-histogram": lambda: plots.score_histogram(SCORES[:60], LABELS[:60]),
     "constant-histogram": lambda: plots.score_histogram([2.0, 2.0], [0, 1]),
+    "close-histogram": lambda: plots.score_histogram([1, 1 + 3e-16, 1], [0, 1, 1]),
+    "large-histogram": lambda: plots.score_histogram([1e17, 1e17], [0, 1]),
     "roc": lambda: plots.roc({"one": (SCORES, LABELS), "other": (-SCORES, LABELS)}),
     "many-roc": lambda: plots.roc(
         {f"method {i}": (SCORES + i, LABELS) for i in range(12)}
@@ -58,16 +67,26 @@ FIGURES = {
     "error", "ignore::DeprecationWarning", "ignore:All-NaN:RuntimeWarning"
 )
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_handed_over_and_not_left_open(name):
+def test_a_figure_is_handed_over_and_is_the_one_that_pyplot_shows(name):
     plt.close("all")
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == [figure.number]
+    plt.close("all")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=50)
     assert (
         np.asarray(plt.imread(io.BytesIO(file.getvalue())))[..., :3].std() > 0.01
     )  # not blank
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_a_figure_once(name, monkeypatch):
+    """It shows what a cell returns, and all that pyplot still holds at its end."""
+    plt.close("all")
+    monkeypatch.setattr(plots, "in_notebook", lambda: True)
+    assert isinstance(FIGURES[name](), Figure)
+    assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -263,6 +282,58 @@ def test_one_rung_of_the_ladder_is_drawn():
         assert 0.4 < ax.transAxes.inverted().transform((x, y))[0] < 0.6
 
 
+def lines(ax):
+    return {line.get_label(): line for line in ax.lines}
+
+
+@pytest.mark.parametrize(("sign", "edge"), [(-1, 0), (1, -1)])
+def test_a_threshold_beyond_all_scores_is_drawn_at_the_edge(sign, edge):
+    threshold = sign * np.inf
+    given = {"best F1": np.float32(threshold), "other": 2.0}
+    [ax] = plots.score_histogram(SCORES, LABELS, given, bins=5).axes
+    drawn = lines(ax)
+    limit = np.histogram_bin_edges(SCORES, 5)[edge]
+    assert drawn[f"best F1 ({threshold})"].get_xdata() == pytest.approx([limit] * 2)
+    assert drawn["other"].get_xdata() == [2, 2]
+    plt.gcf().savefig(io.BytesIO())
+
+
+def test_the_best_threshold_can_be_drawn_where_all_are_called():
+    scores, labels = np.arange(4.0), [1, 1, 1, 0]
+    _, threshold = metrics.best_f1(scores, labels)
+    assert threshold == -np.inf
+    plots.score_histogram(scores, labels, {"best F1": threshold})
+
+
+def contrast(colour, ground):
+    """The contrast ratio of two colours, 1 to 21, as the guidelines for web content
+    (WCAG 2) define it.
+    """
+
+    def luminance(colour):
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted([luminance(colour), luminance(ground)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_thresholds_and_numbers_of_methods_are_legible_on_any_ground(style):
+    with plt.style.context(style):
+        [ax] = plots.score_histogram(SCORES, LABELS, {"a": 1.0}).axes
+        assert contrast(lines(ax)["a"].get_color(), ax.get_facecolor()) > 7
+        ax = plots.ladder(costly(), ["pro"], ["seconds"]).axes[0]
+        [number] = [text for text in ax.texts if text.get_text() == "1"]
+        disc = ax.lines[0].get_markerfacecolor()
+        assert contrast(number.get_color(), disc) > 7
+
+
+def costly():
+    return pd.DataFrame({"pro": [0.5], "pro_std": [0.1], "seconds": [3.0]}, ["one"])
+
+
 # Bad input
 
 
@@ -276,10 +347,16 @@ test_bad_input = refuses(
     (lambda: plots.image_grid(IMAGES, columns=0), ValueError, "columns…0"),
     (lambda: plots.map_grid(IMAGES, CUT), ValueError, "maps…(8, 6, 5)…(8, 5, 5)"),
     (lambda: plots.map_grid(IMAGES, spoiled(MAPS, NAN)), ValueError, "maps…NaN"),
-    (lambda: plots.map_grid(IMAGES, MAPS, titles="ab"), ValueError, "titles…8…2"),
+    (lambda: plots.map_grid(IMAGES, MAPS, titles=["a"]), ValueError, "titles…8…1"),
+    (lambda: plots.image_grid(IMAGES, 5), TypeError, "titles…int"),
+    (lambda: plots.image_grid(IMAGES[:2], "ab"), TypeError, "titles…str"),
+    (lambda: plots.score_histogram(SCORES, LABELS, 1.0), TypeError, "thresholds…float"),
+    (lambda: plots.score_histogram(SCORES, LABELS, [1]), TypeError, "thresholds…list"),
     (lambda: plots.score_histogram(SCORES, LABELS * 3), ValueError, "labels…3"),
     (lambda: plots.score_histogram(SCORES, LABELS, bins=0), ValueError, "bins…0"),
     (lambda: plots.score_histogram(SCORES, LABELS, WORST), ValueError, "thresholds"),
+    (lambda: plots.roc({"a": (SCORES, 3, 3)}), TypeError, "curves['a']…tuple"),
+    (lambda: plots.roc({"a": 5}), TypeError, "curves['a']…int"),
     (lambda: plots.roc({}), ValueError, "curves…at least one"),
     (lambda: plots.roc((SCORES, LABELS)), TypeError, "curves…tuple"),
     (lambda: plots.roc({"a": (SCORES, LABELS * 0)}), ValueError, "labels…both classes"),

@@ -1,8 +1,11 @@
 """`show`: the source that is read is the source that is tested."""
 
+import ast
 import inspect
+import io
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from bad_input import refuses
@@ -69,6 +72,37 @@ def test_show_is_highlighted_python_in_a_notebook():
         == f"```python\n{inspect.getsource(metrics.auroc).rstrip()}\n```"
     )
     assert "return x + 1" in second["data"]["text/markdown"]
+
+
+def test_letters_that_a_console_lacks_are_printed_as_their_codes(monkeypatch):
+    """A pipe on Windows takes the letters of a code page only."""
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    adlab.show(vectors.KernelSVDD)
+    pipe.flush()
+    printed = pipe.buffer.getvalue().decode("cp1252")
+    assert "α_i" not in printed
+    assert r"\u03b1" in printed
+    assert printed.startswith("@method(")
+
+
+def said(file):
+    """All texts of a file but its docstrings: what may be printed."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    homes = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {ast.get_docstring(n, False) for n in ast.walk(tree) if isinstance(n, homes)}
+    for node in ast.walk(tree):
+        text = getattr(node, "value", None)
+        if isinstance(node, ast.Constant) and isinstance(text, str):
+            yield from {text} - docs
+
+
+def test_messages_can_be_printed_where_there_are_western_letters_only():
+    files = sorted(Path(adlab.__file__).parent.rglob("*.py"))
+    texts = {text for file in files for text in said(file)}
+    assert len(texts) > 1000
+    for text in texts:
+        text.encode("cp1252")
 
 
 # Bad input

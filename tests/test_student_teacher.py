@@ -7,6 +7,7 @@ import pytest
 import torch
 from bad_input import IMAGES, refuses
 from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, TensorDataset
@@ -555,6 +556,26 @@ def test_finds_foreign_texture():
     assert adlab.metrics.pixel_auroc(maps, splits.test.masks) > 0.8
 
 
+@pytest.mark.parametrize("sigma", [0.7, 3])
+def test_the_map_is_smoothed_as_scipy_does(sigma):
+    model = detector(image_score="mean").fit(pictures(8))
+    test = pictures(3, seed=1)
+    sharp = model.anomaly_map(test)
+    model.sigma = sigma
+    expected = [gaussian_filter(one, sigma) for one in sharp.numpy()]
+    np.testing.assert_allclose(model.anomaly_map(test), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.anomaly_score(test), np.mean(expected, (1, 2)), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(model.anomaly_map(test), sharp, atol=0.1)
+
+
+def test_training_images_of_different_sizes_are_refused():
+    sizes = [pictures(4), pictures(4, width=24)]
+    with pytest.raises(ValueError, match="images: expected all of one size"):
+        detector().fit(iter(sizes))
+
+
 # Bad input
 
 
@@ -579,7 +600,7 @@ def triplet(receptive_field):
 test_bad_input = refuses(
     (lambda: StudentTeacher("master"), ValueError, "teacher…'master'"),
     (lambda: scales((17, None)), TypeError, "receptive_fields…an integer…None"),
-    (lambda: fit_by_three(), ValueError, "layers…⌈H / 2ᵏ⌉…(13, 13)"),
+    (lambda: fit_by_three(), ValueError, "layers…H / 2**k…(13, 13)"),
     (lambda: StudentTeacher(term="doubt"), ValueError, "term…'doubt'"),
     (lambda: StudentTeacher(**ALONE), ValueError, "n_students…at least 2"),
     (lambda: StudentTeacher(val_fraction=1), ValueError, "val_fraction…(0, 1)"),

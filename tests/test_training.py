@@ -10,11 +10,12 @@ import pytest
 import torch
 from bad_input import IMAGES, NAN, refuses, spoiled
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from adlab._checks import check_vectors
 from adlab.data import ImageSet
-from adlab.training import minimise, resolve_device, seeded, stream, train
+from adlab.training import joined, minimise, resolve_device, seeded, stream, train
 
 
 def pictures(n=20, channels=1, height=6, width=5, seed=0):
@@ -65,6 +66,23 @@ def test_a_named_device_is_taken(device):
 def test_a_device_that_is_not_here_is_refused(device):
     with pytest.raises(ValueError, match=r"device: expected .* got"):
         resolve_device(device)
+
+
+class WithoutFloat64(TorchFunctionMode):
+    """A stand-in for "mps", which refuses it by a TypeError."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.to and torch.float64 in args:
+            raise TypeError("no float64 here")
+        return func(*args, **kwargs or {})
+
+
+def test_a_device_without_float64_is_refused_before_any_work():
+    with (
+        WithoutFloat64(),
+        pytest.raises(ValueError, match=r"device: expected .*float64, got 'cpu'"),
+    ):
+        resolve_device("cpu")
 
 
 def test_seeded_draws_the_same_and_leaves_the_callers_state():
@@ -226,6 +244,29 @@ def test_a_dataset_of_images_of_different_size_is_refused():
 
 
 @pytest.mark.filterwarnings("error")
+def test_batches_are_joined_where_they_are_of_one_size():
+    batches = [pictures(2), pictures(3, seed=1)]
+    assert torch.equal(joined(iter(batches)), torch.cat(batches))
+    with pytest.raises(
+        ValueError, match=r"images: expected all of one size, got .*6, 5\) and .*6, 7\)"
+    ):
+        joined([*batches, pictures(2, width=7)])
+
+
+def test_a_last_batch_of_one_is_named_where_a_network_cannot_learn_from_it():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.BatchNorm1d(4))
+
+    def learn(n):
+        images, options = pictures(n), {"epochs": 1, "batch_size": 4, "device": "cpu"}
+        return train(network, lambda x: network(x).mean(), images, **options)
+
+    assert len(learn(8)) == 1
+    with pytest.raises(
+        ValueError, match=r"batch_size: expected .*got one of 1; Expected"
+    ):
+        learn(9)
+
+
 def test_training_lowers_the_loss():
     network, loss, arguments = toy(epochs=20)
     history = train(network, loss, pictures(), **arguments)
@@ -358,7 +399,7 @@ def test_minimise_takes_labels_any_optimiser_and_a_schedule():
     ("batches", "epochs", "message"),
     [
         ([], 1, "batches: expected at least one in each epoch, got none"),
-        ([(torch.ones(1, 1),)], 0, r"epochs: expected an integer in \[1, inf\], got 0"),
+        ([(torch.ones(1, 1),)], 0, r"epochs: expected an integer in \[1, inf\), got 0"),
     ],
 )
 def test_minimise_refuses_to_do_nothing(batches, epochs, message):

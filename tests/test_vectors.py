@@ -16,8 +16,13 @@ from adlab.data import ImageSet
 from adlab.vectors import (
     KNN,
     Gaussian,
+    GaussianMixture,
+    KernelSVDD,
+    KMeans,
+    MeanGrey,
     Moments,
     Patchwise,
+    PCAReduced,
     PCAResidual,
     PixelGaussian,
     patch_statistics,
@@ -620,6 +625,55 @@ def test_an_image_is_the_vector_of_its_pixels(detector):
     np.testing.assert_allclose(
         detector.fit(train).anomaly_score(test), expected, rtol=1e-6
     )
+
+
+# far from the origin, few digits, one number
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e6])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        *(KNN(), KNN(3), KMeans(4), KernelSVDD(), PCAResidual(3)),
+        *(Gaussian(), Gaussian("diag"), Gaussian("ledoit-wolf"), GaussianMixture(2)),
+        *(PCAReduced(KNN(), 3), PCAReduced(Gaussian(), 3, "smallest")),
+    ],
+    ids=repr,
+)
+def test_scores_do_not_depend_on_where_the_origin_is(detector, offset):
+    """‖x − y‖² = ‖x‖² + ‖y‖² − 2 x·y loses its digits where x and y are large."""
+    train = correlated(120, 6)
+    train[5], test = train[4], torch.cat([train[:20], correlated(20, 6, seed=1)])
+    train, test = ((x + offset) - offset for x in (train, test))  # exact on both sides
+    here = detector.fit(train).anomaly_score(test)
+    there = detector.fit(train + offset).anomaly_score(test + offset)
+    scale = float(here.abs().max())
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("detector", [KNN(2), Gaussian(), KernelSVDD()], ids=repr)
+def test_vectors_of_few_digits_are_those_numbers_in_float32(detector, dtype):
+    few = correlated(40, 3).to(dtype)
+    scores = detector.fit(few).anomaly_score(few)
+    assert torch.equal(detector.fit(few.float()).anomaly_score(few.float()), scores)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_grey_counts_standard_deviations_to_either_side(channels):
+    train, test = pictures(20, channels), pictures(6, channels, seed=1)
+    test[0], test[1] = 0, 1
+    grey = train.numpy().reshape(20, -1).mean(1, dtype=float)
+    expected = np.abs(test.numpy().reshape(6, -1).mean(1, dtype=float) - grey.mean())
+    scores = MeanGrey().fit(DataLoader(TensorDataset(train), 7)).anomaly_score(test)
+    np.testing.assert_allclose(scores, expected / grey.std(ddof=1), rtol=1e-5)
+    assert min(scores[:2]) > max(scores[2:])
+
+
+@pytest.mark.parametrize("images", [pictures(1), pictures(1).repeat(3, 1, 1, 1)])
+def test_mean_grey_needs_images_that_differ(images):
+    with pytest.raises(ValueError, match="images: expected at least two of different"):
+        MeanGrey().fit(images)
 
 
 # Bad input

@@ -229,6 +229,7 @@ def _download(source: type, root: Path) -> str:
     """Let torchvision download, and check, what is missing; the answer tells whether
     and why it failed.
     """
+    made = [folder for folder in _first(source, root).parents if not folder.exists()]
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
@@ -237,18 +238,21 @@ def _download(source: type, root: Path) -> str:
         return f"tried and failed ({type(error).__name__}: {str(error).strip()})"
     finally:
         socket.setdefaulttimeout(patience)
-        _remove_if_empty(source, root)
+        _remove_if_empty(made)
     return "incomplete"
 
 
-def _remove_if_empty(source: type, root: Path) -> None:
-    """Remove the folders that torchvision makes before it asks the network, where
-    nothing came.
+def _first(source: type, root: Path) -> Path:
+    return next(iter(_files(source, root)))
+
+
+def _remove_if_empty(made: list[Path]) -> None:
+    """Remove the folders, the innermost first, that torchvision made before it asked
+    the network, where nothing came.
     """
-    first = next(iter(_files(source, root))).relative_to(root)
-    for folder in list(first.parents)[:-1]:
+    for folder in made:
         with suppress(OSError):
-            (root / folder).rmdir()
+            folder.rmdir()
 
 
 def _is_whole_idx(file: Path) -> bool:

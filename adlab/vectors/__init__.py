@@ -11,8 +11,14 @@ from adlab.vectors.base import (
     fit_inside,
 )
 from adlab.vectors.components import PCAReduced, PCAResidual
-from adlab.vectors.gaussian import Gaussian, Moments, PixelGaussian, ledoit_wolf
+from adlab.vectors.gaussian import (
+    Gaussian,
+    Moments,
+    PixelGaussian,
+    ledoit_wolf,
+)
 from adlab.vectors.kernel_svdd import KernelSVDD
+from adlab.vectors.light import MeanGrey
 from adlab.vectors.mixture import (
     GaussianMixture,
     cholesky_factors,
@@ -30,6 +36,7 @@ __all__ = [
     "GaussianMixture",
     "KMeans",
     "KernelSVDD",
+    "MeanGrey",
     "Moments",
     "OfVectors",
     "PCAReduced",

@@ -51,7 +51,7 @@ class KernelSVDD(VectorDetector):
         self.gamma_ = self._gamma(x)
         svm = OneClassSVM(nu=self.nu, gamma=self.gamma_, tol=1e-8)
         svm.random_state = self.seed % 2**32  # else it draws from NumPy's global state
-        svm.fit(x.numpy())
+        svm.fit((x - x.mean(0)).numpy())  # the kernel sees differences only
         total = self.nu * len(x)  # what its coefficients sum to
         self.support_ = x[torch.from_numpy(svm.support_).long()]
         self.weights_ = torch.from_numpy(svm.dual_coef_[0]) / total

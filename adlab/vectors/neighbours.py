@@ -55,11 +55,11 @@ class KNN(VectorDetector):
         """Distances to the k nearest, (N, k)."""
         from sklearn.neighbors import NearestNeighbors
 
-        index = NearestNeighbors(n_neighbors=self.n_neighbors, algorithm="brute").fit(
-            self.vectors_.cpu().numpy()
-        )
-        distances, _ = index.kneighbors(batch.cpu().numpy())
-        return torch.from_numpy(distances)
+        vectors, x = self.vectors_.cpu(), batch.cpu()
+        centre = vectors.mean(0)  # without it the digits of large numbers cancel
+        index = NearestNeighbors(n_neighbors=self.n_neighbors, algorithm="brute")
+        index.fit((vectors - centre).numpy())
+        return torch.from_numpy(index.kneighbors((x - centre).numpy())[0])
 
     def _search_by_torch(self, batch: Tensor) -> Tensor:
         """The same for a module, which can hold no scikit-learn."""
