@@ -102,8 +102,9 @@ class ImageFolder(Dataset):
 
     Raises:
         FileNotFoundError: no such folder or file, or no image in the folder.
-        ValueError: an image that cannot be read, or one of another height and width; an
-            argument out of its range.
+        ValueError: an image that cannot be read, or one of another height and width; a
+            folder that holds a folder of masks, as a whole data set does; an argument
+            out of its range.
     """
 
     def __init__(
