@@ -98,6 +98,9 @@ def test_a_folder_refuses(folder, tmp_path):
         ImageFolder(folder)[4]
     with pytest.raises(ValueError, match="reading: expected none beside size or crop"):
         ImageFolder(folder, size=8, reading=Reading(8))
+    save(tmp_path / "Ground_Truth/a/0.png", pixels(0, 20, 24))
+    with pytest.raises(ValueError, match=r"path: expected .* normal images only, got"):
+        ImageFolder(tmp_path)
     for make in (ImageSet, ImageFolder):
         with pytest.raises(TypeError, match="reading: expected a Reading, got dict"):
             make(torch.zeros(1, 1, 2, 2), reading={"size": 8})

@@ -23,6 +23,7 @@ from adlab.data.archives import check_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_NAME = re.compile("(.+)[ _-](mask|masks|label|gt|seg)", re.IGNORECASE)
+MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE")  # systems keep copies in such
 
 
@@ -101,8 +102,9 @@ class ImageFolder(Dataset):
 
     Raises:
         FileNotFoundError: no such folder or file, or no image in the folder.
-        ValueError: an image that cannot be read, or one of another height and width; an
-            argument out of its range.
+        ValueError: an image that cannot be read, or one of another height and width; a
+            folder that holds a folder of masks, as a whole data set does; an argument
+            out of its range.
     """
 
     def __init__(
@@ -141,10 +143,22 @@ def _files(path: object) -> list[Path]:
     else:
         path = check_path("path", path)
         files = sorted(file for file in path.rglob("*") if is_image(file, path))
+        _refuse_data_set(path, files)
         files = without_masks(files)
     if not files:
         raise FileNotFoundError(f"path: expected a folder with images, got {path}")
     return files
+
+
+def _refuse_data_set(path: Path, files: list[Path]) -> None:
+    """Whoever names a whole data set would fit to its defects, and to its masks."""
+    for file in files:
+        for part in file.relative_to(path).parts[:-1]:
+            if part.casefold() in MASK_FOLDERS:
+                raise ValueError(
+                    f"path: expected a folder of normal images only, got {path}, which "
+                    f"holds masks in a folder {part}; name e.g. {path / 'train'}"
+                )
 
 
 def is_image(file: Path, folder: Path) -> bool:

@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 from adlab._checks import check_choice
 from adlab.data.files import (
+    MASK_FOLDERS,
     MASK_NAME,
     apart,
     image_files,
@@ -58,7 +59,6 @@ TO_FIT = (
     "To fit a detector, normal images in any folder are enough: "
     "adlab.data.ImageFolder(folder)"
 )
-MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
 
 
 class Sample(NamedTuple):
