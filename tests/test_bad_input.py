@@ -128,6 +128,14 @@ def classifier(labels=LABELS, images=IMAGES, **options):
 CASES = [
     ("backbone-name", lambda _: Backbone("vgg"), Value, "backbone", "'vgg'"),
     ("backbone-type", lambda _: Backbone(18), Type, "backbone", "int"),
+    ("backbone-no-file", lambda _: Backbone("texnet:"), Value, "backbone", "'texnet:'"),
+    (
+        "backbone-channels",
+        lambda _: Backbone(nn.Sequential(nn.Conv2d(1, 4, 3)), ["0"])(COLOUR),
+        Value,
+        "images",
+        "got 3",
+    ),
     ("backbone-no-layers", lambda _: Backbone(nn.ReLU()), Type, "layers", "None"),
     (
         "backbone-a-string",
