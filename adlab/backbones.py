@@ -78,7 +78,8 @@ class Backbone(nn.Module):
     After construction: `layers`, a tuple of names, and `channels`, the list of C_l.
 
     Raises:
-        TypeError, ValueError: as `check_backbone`; layers that give no maps.
+        TypeError, ValueError: as `check_backbone`; layers that give no maps; a network
+            of one's own that cannot take images.
             A file that is none of weights, or not of this network up to the last of
             the layers; what lies behind may be missing in it.
         FileNotFoundError: weights that are neither in torchvision's cache nor to be had
@@ -86,7 +87,8 @@ class Backbone(nn.Module):
         ImportError: the package of the weights of "efficientnet_lite0" is missing.
 
     Source: the layers are those of Defard et al. 2021, "PaDiM", section IV; the blocks
-    7, 20 and 26 of EfficientNet-B5 are there the ends of its levels 2, 4 and 5.
+    7, 20 and 26 of EfficientNet-B5 are there the ends of its levels 2, 4 and 5. Of
+    EfficientNet-Lite0 they are the last blocks of strides 4, 8 and 16.
     """
 
     def __init__(
@@ -127,8 +129,8 @@ class Backbone(nn.Module):
         """
         if images.shape[1] == 1:
             images = images.expand(-1, _colours(self.network), -1, -1)
-        x = self.normalize(images).contiguous(memory_format=torch.channels_last)
         try:
+            x = self.normalize(images).contiguous(memory_format=torch.channels_last)
             return _read(self.network, self.layers, x)
         except RuntimeError as error:
             _check_channels(images, self.network, error)
@@ -277,8 +279,9 @@ def _check_channels(images: Tensor, network: nn.Module, error: Exception) -> Non
     """Say what a convolution says, in words: it was given other channels than it takes."""
     taken, found = _colours(network), images.shape[1]
     if found != taken:
+        expected = " or ".join(map(str, sorted({1, taken})))
         raise ValueError(
-            f"images: expected 1 channel, or {taken} as the backbone takes, got {found}"
+            f"images: expected {expected} channels, as the backbone takes, got {found}"
         ) from error
 
 
@@ -338,7 +341,13 @@ def _follow(
 
     names = [name for name, _ in network.named_modules()]
     with _hooked(network, {name: partial(note, name) for name in names}):
-        _read(network, layers, probe)
+        try:
+            _read(network, layers, probe)
+        except RuntimeError as error:
+            raise ValueError(
+                f"backbone: expected a network for images {tuple(probe.shape)}, "
+                f"got {type(network).__name__}: {error}"
+            ) from error
     return finished, pairs
 
 

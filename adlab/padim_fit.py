@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("images", help="folder of normal images, or an embedded data set")
     add("--out", required=True, help="file to write, *.safetensors")
-    add("--backbone", default="texnet", help="name of the network")
+    add("--backbone", default="texnet", help="name of the network, or NAME:FILE")
     add("--layers", nargs="+", help="names of its layers; default: the three usual")
     add("--n-features", type=int, default=100, help="channels to draw")
     add("--size", type=int, help="side to which images are resized")

@@ -658,13 +658,26 @@ def test_layers_that_give_no_maps():
         Backbone(network, ["unused"])
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_colours_for_a_network_that_takes_none(channels):
+@pytest.mark.parametrize(("channels", "expected"), [(1, "1"), (4, "1 or 4")])
+def test_colours_for_a_network_that_takes_none(channels, expected):
     net = Backbone(nn.Sequential(nn.Conv2d(channels, 4, 3)), ["0"])
-    with pytest.raises(
-        ValueError, match=f"images: expected .* {channels} as the backbone .* got 3"
-    ):
+    message = f"images: expected {expected} channels, as the backbone takes, got 3"
+    with pytest.raises(ValueError, match=message):
         net(images())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)),
+        nn.Sequential(Normalize([0.5] * 2, [0.2] * 2), nn.Conv2d(3, 4, 3)),
+        nn.Sequential(nn.Conv2d(3, 4, 65), nn.Identity()),
+    ],
+    ids=["channels", "normalization", "size"],
+)
+def test_a_network_that_cannot_take_any_images(network):
+    with pytest.raises(ValueError, match="backbone: expected a network for images"):
+        Backbone(network, ["1"])
 
 
 def test_a_network_that_turns_colours_into_grey_gets_them():
