@@ -79,9 +79,8 @@ class Backbone(nn.Module):
 
     Raises:
         TypeError, ValueError: as `check_backbone`; layers that give no maps; a network
-            of one's own that cannot take images.
-            A file that is none of weights, or not of this network up to the last of
-            the layers; what lies behind may be missing in it.
+            of one's own that cannot take images; a file that holds no weights, or not
+            those of this network up to the last of the layers (others may be missing).
         FileNotFoundError: weights that are neither in torchvision's cache nor to be had
             from the network; no such file.
         ImportError: the package of the weights of "efficientnet_lite0" is missing.
