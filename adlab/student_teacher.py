@@ -37,7 +37,13 @@ from adlab._parameters import (
     TwoOrMore,
     check_hint,
 )
-from adlab.backbones import Backbone, check_backbone, concatenate
+from adlab.backbones import (
+    Backbone,
+    backbone_of,
+    check_backbone,
+    concatenate,
+    usual_layers,
+)
 from adlab.detector import Detector, Localizer
 from adlab.training import joined, resolve_device, seeded
 from adlab.vectors import Moments
@@ -252,7 +258,8 @@ class StudentTeacher(Localizer):
             with them if it is no backbone: 2ᵏ + 1 pixels.
         term: of the score: "both", "error" or "variance". May be changed after fitting.
         backbone: name or nn.Module, as for `adlab.backbones.Backbone`.
-        layers: of the backbone, to be read, one or more.
+        layers: of the backbone, to be read, one or more; None for the middle one of the
+            usual three.
         n_features: length of the descriptions of a distilled or a triplet teacher.
         width: channels of the hidden layers of students and such teachers.
         epochs: passes of the students through the training images.
@@ -278,7 +285,7 @@ class StudentTeacher(Localizer):
     receptive_field: Annotated[int, partial(_check_power_of_two, plus=1)] = 33
     term: Term = "both"
     backbone: str | nn.Module = "texnet"
-    layers: Sequence[str] | None = ("layer2",)
+    layers: Sequence[str] | None = None
     n_features: TwoOrMore = 32
     width: Count = 32
     epochs: Count = 10
@@ -322,9 +329,10 @@ class StudentTeacher(Localizer):
         learn, held_out = _hold_out(images, self.val_fraction, self.seed)
         with seeded(self.seed):  # whatever was drawn to read the images
             self._probe()
-            self._build()
+            self._build_patch_networks()
         if self.teacher != "backbone":
             self._teach(learn)
+            vars(self).pop("network_", None)  # it has said what it knows
         self.mean_, std = self._statistics(self._features, learn)
         self.std_ = std.clamp_min(std.median() / 2)  # see the class
         self.history_ = self._optimise(self.students_, self._student_loss, learn)
@@ -335,7 +343,7 @@ class StudentTeacher(Localizer):
         self.n_channels_, self.stride_ = self.n_features, STRIDE
         if self.teacher == "triplet":
             return
-        self._network = self._mirroring_backbone()
+        self.network_ = self._mirroring_backbone()
         probe = torch.zeros(1, *self.input_shape_).to(resolve_device(self.device))
         knowledge = self._knowledge(probe)
         self.stride_ = _stride(probe.shape[2:], knowledge.shape[2:])
@@ -344,22 +352,26 @@ class StudentTeacher(Localizer):
 
     def _build(self) -> None:
         if self.teacher == "backbone":
-            self._network = self._mirroring_backbone()
-        else:
+            self.network_ = self._mirroring_backbone(trained=False)
+        self._build_patch_networks()
+
+    def _build_patch_networks(self) -> None:
+        if self.teacher != "backbone":
             self.teacher_ = self._patch_network().requires_grad_(False).eval()
         self.students_ = nn.ModuleList(
             self._patch_network() for _ in range(self.n_students)
         )
 
-    def _mirroring_backbone(self) -> Backbone:
+    def _mirroring_backbone(self, trained: bool = True) -> Backbone:
         """The backbone, made to mirror what it reads at the borders, as the students
         do.
         """
-        network = Backbone(self.backbone, self.layers, seed=self.seed)
+        layers = self.layers or usual_layers(self.backbone)[1:2]
+        network = backbone_of(self, layers, trained=trained)
         for module in network.modules():
             if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
                 module.padding_mode = "reflect"
-        return network.to(resolve_device(self.device))
+        return network
 
     def _patch_network(self) -> PatchNetwork:
         size = self.n_channels_, self.receptive_field, self.stride_, self.width
@@ -424,7 +436,7 @@ class StudentTeacher(Localizer):
 
     def _knowledge(self, batch: Tensor) -> Tensor:
         """The features of the backbone, those of several layers together."""
-        return concatenate(self._network(batch))
+        return concatenate(self.network_(batch))
 
     def _features(self, batch: Tensor) -> Tensor:
         """What the teacher says: (B, C, H, W) to (B, d, h, w)."""

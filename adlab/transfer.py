@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adlab.backbones import Backbone, check_backbone
+from adlab.backbones import Backbone, backbone_of, check_backbone
 from adlab.detector import Detector
-from adlab.training import resolve_device, stream
+from adlab.training import stream
 from adlab.vectors import OfVectors, fit_inside
 
 
@@ -70,17 +70,16 @@ class FeatureDetector(Detector):
         check_backbone(self.backbone, self.layers)
 
     def _build(self) -> None:
-        self._network = Backbone(self.backbone, self.layers, seed=self.seed)
-        self._network.to(resolve_device(self.device))
+        self.network_ = backbone_of(self, trained=False)
 
     def _fit(self, images: object) -> None:
-        self._build()
+        self.network_ = backbone_of(self)
         self.detector_ = fit_inside(self, self._vectors(images))
 
     def _vectors(self, images: object) -> Iterator[Tensor]:
         for batch in self._stream(images):
             with torch.no_grad():
-                yield pool(self._network(batch))
+                yield pool(self.network_(batch))
 
     def _score(self, batch: Tensor) -> Tensor:
-        return self.detector_._score(pool(self._network(batch)))
+        return self.detector_._score(pool(self.network_(batch)))

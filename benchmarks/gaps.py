@@ -63,7 +63,8 @@ def corners(root: str | None, epochs: int) -> None:
 def students(root: str | None, weights: Path) -> None:
     """Print the AUROC of images and pixels, for maps smoothed ever more."""
     splits = data.load("mvtec-ad", category="bottle", root=root)
-    options = {"backbone": "resnet18"}
+    layers = ["layer1", "layer2", "layer3"]
+    options = {"backbone": "resnet18", "layers": layers}
     detector = make_detector("student-teacher", options, weights, seed=0)
     detector.fit(splits.train.images)
     test = splits.test

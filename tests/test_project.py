@@ -84,7 +84,7 @@ def array(key):
 def requirements():
     return [
         Requirement(text)
-        for key in ("dependencies", "book", "test")
+        for key in ("dependencies", "book", "imagenet", "test")
         for text in array(key)
     ]
 
@@ -140,12 +140,12 @@ def test_conda_environment_installs_what_pyproject_names():
     )[1]
     assert python == f"python{supported}"
     assert pip == "pip"
-    assert by_pip == {"pip": ["-e .[book,test]"]}
+    assert by_pip == {"pip": ["-e .[book,imagenet,test]"]}
 
 
 def test_make_and_pages_install_the_same_extras():
-    assert "'.[book,test]'" in read("Makefile")
-    assert '".[book,test]"' in read("book/using.md")
+    assert "'.[book,imagenet,test]'" in read("Makefile")
+    assert '".[book,imagenet,test]"' in read("book/using.md")
 
 
 # Table of contents

@@ -171,7 +171,7 @@ def test_saved_and_loaded_detectors_score_the_same(name, tmp_path):
     loaded = adlab.load_detector(path)
     assert repr(loaded) == repr(detector)
     assert torch.equal(loaded.anomaly_score(test), detector.anomaly_score(test))
-    assert path.stat().st_size < 600_000  # the weights of the network are not in it
+    assert path.stat().st_size < 3_000_000  # of the network only what is read is in it
 
 
 def test_a_network_of_ones_own_is_not_written(tmp_path):

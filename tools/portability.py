@@ -61,7 +61,7 @@ def array(key):
 
 def oldest():
     """Return the lower bounds of all ranges, as constraints for pip."""
-    ranges = [*array("dependencies"), *array("test")]
+    ranges = [*array("dependencies"), *array("imagenet"), *array("test")]
     return [re.sub(r">=([\d.]+).*", r"==\1", each) for each in ranges if ">=" in each]
 
 
@@ -84,7 +84,7 @@ def environment(setting):
         new.write_text(wanted)
         install = ["-m", "pip", "install", "-qq", "--constraint", new]
         subprocess.run(
-            [python, *install, "--editable", ".[test]"], cwd=ROOT, check=True
+            [python, *install, "--editable", ".[imagenet,test]"], cwd=ROOT, check=True
         )
         new.replace(constraints)
     return str(python)

@@ -25,6 +25,8 @@ WORDS = {  # options that are words, as they stand in a label
     "resnet18": "ResNet-18",
     "resnet18-random": "random ResNet-18",
     "texnet-random": "random texnet",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite0-random": "random EfficientNet-Lite0",
     "l2": "L2",
     "ssim": "SSIM",
     "cw-ssim": "CW-SSIM",

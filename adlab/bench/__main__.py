@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     how = {"action": "append", "type": option, "default": [], "metavar": "NAME=VALUE"}
     add("-o", "--option", help="of the method, as backbone=resnet18", **how)
     add("-d", "--data-option", help="of the data set, as size=128", **how)
-    add("--weights", type=Path, help="safetensors file for the backbone")
+    add("--weights", type=Path, help="file of weights for the backbone")
     add("--max-train", type=int, help="at most so many training images")
     add("--max-test", type=int, help="at most so many test images")
     add("--seed", type=int, help="default: 0")

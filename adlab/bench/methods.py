@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import nn
 
-from adlab import backbones
 from adlab._checks import check_choice
 from adlab._methods import Method, methods
 from adlab.detector import Detector
@@ -35,7 +34,7 @@ def make_detector(
     Args:
         name: one of `adlab.bench.methods.methods()`.
         options: of the method, beside those that it has by default.
-        weights: a safetensors file for its backbone, see `with_weights`.
+        weights: a file for its backbone, see `adlab.backbones.Backbone`.
         seed, device: as of every detector.
 
     Raises:
@@ -57,51 +56,8 @@ def make_detector(
             raise ValueError(
                 f"weights: expected a method with a backbone, got {name!r}"
             )
-        options |= with_weights(options["backbone"], weights, options.get("layers"))
+        options |= {"backbone": f"{options['backbone']}:{weights}"}
     return method.make(**options, seed=seed, device=device)
-
-
-def with_weights(
-    backbone: str, file: Path, layers: list[str] | None = None
-) -> dict[str, object]:
-    """The options `backbone` and `layers` for a network of torchvision with weights from
-    a file, where the usual download does not answer.
-
-    Args:
-        backbone: its name, as "resnet18".
-        file: safetensors, with the keys of torchvision; what lies behind the last layer
-            to be read may be missing.
-        layers: to be read; None for the usual ones.
-
-    Raises:
-        ValueError: another name, keys that the network has not, or missing ones that
-            are needed.
-        FileNotFoundError: no such file.
-    """
-    from safetensors.torch import load_file
-    from torchvision.models import get_model, get_model_weights
-
-    known = [name for name in backbones.LAYERS if name != "texnet"]
-    check_choice("backbone", backbone, known)
-    if not file.is_file():
-        raise FileNotFoundError(f"weights: expected a safetensors file, got {file}")
-    network = get_model(backbone, weights=None)
-    layers = list(layers or backbones.LAYERS[backbone])
-    missing, unknown = network.load_state_dict(load_file(file), strict=False)
-    parts = [name for name, _ in network.named_children()]
-    last = max(parts.index(layer.partition(".")[0]) for layer in layers)
-    needed = [key for key in missing if parts.index(key.partition(".")[0]) <= last]
-    if unknown or needed:
-        raise ValueError(
-            f"weights: expected those of {backbone} in {file}, "
-            f"got unknown keys {unknown[:3]}, and missing ones {needed[:3]}"
-        )
-    how = get_model_weights(backbone).IMAGENET1K_V1.transforms()
-    normalize = backbones.Normalize(how.mean, how.std)
-    return {
-        "backbone": nn.Sequential(normalize, network),
-        "layers": [f"1.{layer}" for layer in layers],
-    }
 
 
 def digest_of_file(file: Path) -> str:

@@ -36,7 +36,7 @@ class Run:
         options: of the method.
         data_options: of the data set, as `category` or `normal_class`; not `root`.
         seed: of the detector, and of the data where they are drawn.
-        weights: a file for the backbone, see `adlab.bench.methods.with_weights`.
+        weights: a file for the backbone, see `adlab.backbones.Backbone`.
         max_train, max_test: at most so many images, drawn at random; of the test
             images, each kind (normal and anomalous) keeps its share. None for all.
     """
