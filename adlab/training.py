@@ -119,6 +119,11 @@ def _batches(
         yield from images.split(_most(images[0], len(images), pixels))
 
 
+def split_by_pixels(batch: Tensor, pixels: int = PIXELS) -> tuple[Tensor, ...]:
+    """A batch in parts of at most so many pixels, as `stream` cuts them."""
+    return batch.split(_most(batch[0], len(batch), pixels))
+
+
 def _most(image: object, batch_size: int, pixels: int | None) -> int:
     """How many like this image, or vector, make a batch."""
     size = math.prod(np.shape(image)[-2:])
