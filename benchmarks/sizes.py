@@ -15,11 +15,15 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
+from shared import in_turns
+from sklearn import decomposition, mixture, neighbors, svm
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -114,6 +118,50 @@ COSTS |= {
 }
 
 
+# -- beside scikit-learn, at equal results
+
+
+def mixtures(n: int, d: int, covariance: str) -> tuple[object, object]:
+    """Both from one start of k-means, for as many iterations."""
+    options = {"covariance_type": covariance, "tol": 0.0, "max_iter": 20}
+    reference = mixture.GaussianMixture(4, random_state=0, **options)
+    return GaussianMixture(4, **options), reference
+
+
+PEERS: dict[str, Callable[[int, int], tuple[object, object]]] = {
+    f"mixture, {covariance}": partial(mixtures, covariance=covariance)
+    for covariance in ("full", "tied", "diag")
+}
+PEERS |= {
+    "k-NN": lambda n, d: (KNN(5), neighbors.NearestNeighbors(n_neighbors=5, algorithm="brute")),
+    "kernel SVDD": lambda n, d: (KernelSVDD(0.1, 1 / d), svm.OneClassSVM(nu=0.1, gamma=1 / d, tol=1e-8)),
+    "PCA residual": lambda n, d: (PCAResidual(4), decomposition.PCA(4, svd_solver="covariance_eigh")),
+}
+
+
+def peers(name: str, n: int, d: int) -> None:
+    """The rows of a detector: median seconds to fit to n vectors and to score as many."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, d)) for _ in range(2))
+    ours, theirs = PEERS[name](n, d)
+    score = next(
+        getattr(theirs, name)
+        for name in ("kneighbors", "score_samples", "transform")
+        if hasattr(theirs, name)
+    )
+    repeats = 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = in_turns(repeats, lambda: ours.fit(x), lambda: theirs.fit(x))
+    scored = in_turns(repeats, lambda: ours.anomaly_score(y), lambda: score(y))
+    for what, (mine, reference) in (("fit", fit), ("score", scored)):
+        title = f"{name}, {what}, ({n}, {d})"
+        print(f"{title:48}{mine:8.3f} s{reference:8.3f} s{mine / reference:8.2f}", flush=True)
+
+
+SHAPES = [(2000, 8), (2000, 64), (2000, 512), (20000, 8), (20000, 64)]
+
+
 def measure(name: str) -> None:
     """What the process of a row prints: seconds and MB."""
     work = COSTS[name]()
@@ -146,6 +194,10 @@ def main() -> None:
     for name in COSTS:
         if name.startswith(tuple(options.rows)):
             cost(name)
+    for name in PEERS:
+        if name.startswith(tuple(options.rows)):
+            for shape in SHAPES:
+                peers(name, *shape)
 
 
 if __name__ == "__main__":
