@@ -273,7 +273,7 @@ class DAGMM(Detector):
         )
 
     def _see(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """z and the squared error (summed over pixels) of each sample."""
+        """What the mixture sees, z, and the squared error (summed over pixels)."""
         x, latent, reconstruction = self._compress(batch)
         errors = (x - reconstruction).flatten(1).square().sum(1)
         return with_reconstruction_features(latent, x, reconstruction), errors

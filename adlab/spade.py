@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adlab._maps import enlarge_and_blur
+from adlab._maps import enlarge_and_blur, shrink
 from adlab._methods import method
 from adlab._parameters import Count, NonNegative
 from adlab.backbones import Backbone, check_backbone
@@ -101,6 +101,7 @@ class SPADE(Localizer):
     n_neighbors: Count = 5
     sigma: NonNegative = 4
     image_score: Literal["neighbours", "max", "mean"] = "neighbours"
+    max_grid: Count | None = None
     batch_size: Count = field(default=16, kw_only=True)
 
     def _check_arguments(self) -> None:
@@ -133,7 +134,8 @@ class SPADE(Localizer):
 
     def _embed(self, batch: Tensor) -> list[Tensor]:
         """The vectors (B, h, w, C) of each layer."""
-        return [f.permute(0, 2, 3, 1) for f in self._network(batch)]
+        grids = (shrink(f, self.max_grid) for f in self._network(batch))
+        return [grid.permute(0, 2, 3, 1) for grid in grids]
 
     def _score(self, batch: Tensor) -> Tensor:
         if self.image_score != "neighbours":

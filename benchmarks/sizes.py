@@ -93,9 +93,7 @@ COSTS = {
     for n in (16,)
 }
 COSTS |= {
-    f"dagmm, fit, {n} images, 128": partial(
-        fit, partial(DAGMM, epochs=2), n, 1, 128
-    )
+    f"dagmm, fit, {n} images, 128": partial(fit, partial(DAGMM, epochs=2), n, 1, 128)
     for n in (50, 200, 800)
 }
 COSTS |= {
@@ -111,6 +109,15 @@ COSTS |= {
     ),
     "patchwise Gaussian, one map, 1024": partial(
         score, partial(Patchwise, Gaussian()), 1024, 1, 1024
+    ),
+    "spade resnet18, one map, 1024": partial(
+        score, partial(SPADE, "resnet18-random"), 1024, 3, 1024
+    ),
+    "spade resnet18, max_grid 64, one map, 1024": partial(
+        score, partial(SPADE, "resnet18-random", max_grid=64), 1024, 3, 1024
+    ),
+    "spade texnet, max_grid 64, one map, 1024": partial(
+        score, partial(SPADE, max_grid=64), 1024, 3, 1024
     ),
     "inpainting, one map, 1024": partial(score, inpainting, 128, 1, 1024),
     "inpainting, eight maps, 1024": partial(score, inpainting, 128, 1, 1024, 8),
@@ -133,9 +140,18 @@ PEERS: dict[str, Callable[[int, int], tuple[object, object]]] = {
     for covariance in ("full", "tied", "diag")
 }
 PEERS |= {
-    "k-NN": lambda n, d: (KNN(5), neighbors.NearestNeighbors(n_neighbors=5, algorithm="brute")),
-    "kernel SVDD": lambda n, d: (KernelSVDD(0.1, 1 / d), svm.OneClassSVM(nu=0.1, gamma=1 / d, tol=1e-8)),
-    "PCA residual": lambda n, d: (PCAResidual(4), decomposition.PCA(4, svd_solver="covariance_eigh")),
+    "k-NN": lambda n, d: (
+        KNN(5),
+        neighbors.NearestNeighbors(n_neighbors=5, algorithm="brute"),
+    ),
+    "kernel SVDD": lambda n, d: (
+        KernelSVDD(0.1, 1 / d),
+        svm.OneClassSVM(nu=0.1, gamma=1 / d, tol=1e-8),
+    ),
+    "PCA residual": lambda n, d: (
+        PCAResidual(4),
+        decomposition.PCA(4, svd_solver="covariance_eigh"),
+    ),
 }
 
 
@@ -156,7 +172,10 @@ def peers(name: str, n: int, d: int) -> None:
     scored = in_turns(repeats, lambda: ours.anomaly_score(y), lambda: score(y))
     for what, (mine, reference) in (("fit", fit), ("score", scored)):
         title = f"{name}, {what}, ({n}, {d})"
-        print(f"{title:48}{mine:8.3f} s{reference:8.3f} s{mine / reference:8.2f}", flush=True)
+        print(
+            f"{title:48}{mine:8.3f} s{reference:8.3f} s{mine / reference:8.2f}",
+            flush=True,
+        )
 
 
 SHAPES = [(2000, 8), (2000, 64), (2000, 512), (20000, 8), (20000, 64)]

@@ -70,10 +70,13 @@ def slow_map(detector, train, image, neighbours):
     return np.mean(maps, 0)
 
 
+@pytest.mark.parametrize("max_grid", [None, 4])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_map_is_that_of_a_slow_loop(channels):
+def test_map_is_that_of_a_slow_loop(channels, max_grid):
     train, test = pictures(4, channels), pictures(3, channels, seed=1)
-    detector = spade(k=2).fit(train)
+    detector = spade(k=2, max_grid=max_grid).fit(train)
+    side = 10 if max_grid is None else 4
+    assert max(detector._embed(test)[0].shape[1:3]) == side
     pooled, own = (vectors(detector, x)[-1].mean((1, 2)) for x in (train, test))
     maps = detector.anomaly_map(test)
     for i in range(3):

@@ -112,7 +112,10 @@ class PCAResidual(VectorDetector, Localizer):
         exact = first.shape[1] <= EXACT
         find = self._by_covariance if exact else self._by_chunks
         mean, components = find(chain([first], batches))
-        self.mean_, self.components_ = mean.to(first.device), components.to(first.device)
+        self.mean_, self.components_ = (
+            mean.to(first.device),
+            components.to(first.device),
+        )
 
     def _by_covariance(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (D,) and components (n_components, D) of all vectors at once."""
