@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from adlab._checks import check_number
+from adlab._checks import check_choice, check_number
 from adlab.training import seeded
 
 # the networks that have a name, and the layers that are read where none are asked for
@@ -28,6 +29,7 @@ LAYERS = {
     "wide_resnet50_2": ("layer1", "layer2", "layer3"),
     "efficientnet_b5": ("features.2", "features.4", "features.5"),
 }
+Padding = Literal["zeros", "reflect"]
 RANDOM = "-random"
 NAMES = (*LAYERS, *(name + RANDOM for name in LAYERS))
 WEIGHTS = Path(__file__).parent / "weights" / "texnet.safetensors"
@@ -53,6 +55,9 @@ class Backbone(nn.Module):
             the usual three of a network that has a name. The first output counts where
             a layer runs twice.
         seed: of random weights.
+        padding: what the convolutions see beyond the border: "zeros", as in training,
+            or "reflect", the image mirrored. Features of normal images are then no
+            longer unlike all others at the border, but the network was not trained so.
 
     After construction: `layers`, a tuple of names, and `channels`, the list of C_l.
 
@@ -70,9 +75,11 @@ class Backbone(nn.Module):
         backbone: str | nn.Module = "texnet",
         layers: Sequence[str] | None = None,
         seed: int = 0,
+        padding: str = "zeros",
     ):
         super().__init__()
         check_backbone(backbone, layers)
+        check_choice("padding", padding, get_args(Padding))
         check_number("seed", seed, 0, 2**63 - 1, whole=True)
         if isinstance(backbone, str):
             self.normalize, network = _named(backbone, seed)
@@ -84,6 +91,8 @@ class Backbone(nn.Module):
         self.network, self.channels = _prepare(
             network.requires_grad_(False).eval(), self.layers
         )
+        if padding == "reflect":
+            _mirror_borders(self.network)
         super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -285,6 +294,14 @@ def _fold(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, module)
     return network
+
+
+def _mirror_borders(network: nn.Module) -> None:
+    """Let the convolutions that add zeros around their input mirror it instead."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            padded = module.padding not in ("valid", (0, 0))
+            module.padding_mode = "reflect" if padded else "zeros"
 
 
 def _alike(outputs: list[Tensor], expected: list[Tensor]) -> bool:

@@ -29,7 +29,7 @@ from torch.nn.functional import interpolate
 from adlab._maps import enlarge_and_blur, shrink
 from adlab._methods import method
 from adlab._parameters import Count, ImageScore, NonNegative, Positive
-from adlab.backbones import Backbone, check_backbone, concatenate
+from adlab.backbones import Backbone, Padding, check_backbone, concatenate
 from adlab.detector import Localizer
 from adlab.training import resolve_device, seeded
 from adlab.vectors import Moments, cholesky_factors
@@ -247,6 +247,12 @@ class PaDiM(Localizer):
             without it as soon as N ≤ d.
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "max" or "mean" of the map.
+        padding: see `adlab.backbones.Backbone`; "reflect" changes little here, as each
+            place at the border has a Gaussian of its own.
+        max_grid: most rows and columns of places. A layer that has more is averaged
+            over squares until they are fewer; None for all of them. It bounds memory,
+            which grows with places times d², and leaves images of up to 256 pixels (of
+            512 with a ResNet) as they are.
         seed: of the draw of channels, and of random weights.
         device: "auto", "cpu", "cuda", …
 
@@ -264,6 +270,7 @@ class PaDiM(Localizer):
     reg_covar: Positive = 0.01
     sigma: NonNegative = 4
     image_score: ImageScore = "max"
+    padding: Padding = "zeros"
     max_grid: Count | None = 128
     batch_size: Count = field(default=32, kw_only=True)
 
@@ -326,6 +333,7 @@ class PaDiM(Localizer):
             "backbone": name,
             "layers": self._network.layers,
             "seed": self.seed,
+            "padding": self.padding,
             "max_grid": self.max_grid,
             "channels": self.channels_.tolist() if self.reduction == "random" else None,
         }
@@ -337,7 +345,7 @@ class PaDiM(Localizer):
             self._share_channels()
 
     def _build_network(self) -> None:
-        network = Backbone(self.backbone, self.layers, seed=self.seed)
+        network = Backbone(self.backbone, self.layers, self.seed, self.padding)
         self._network = network.to(resolve_device(self.device))
 
     def _build_gaussians(self) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adlab._maps import enlarge_and_blur, shrink
 from adlab._methods import method
 from adlab._parameters import Count, NonNegative
-from adlab.backbones import Backbone, check_backbone
+from adlab.backbones import Backbone, Padding, check_backbone
 from adlab.detector import Localizer
 from adlab.training import resolve_device
 
@@ -90,6 +90,10 @@ class SPADE(Localizer):
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "neighbours", the mean squared distance to the K nearest images, as
             in the paper; or "max" or "mean" of the map.
+        padding: see `adlab.backbones.Backbone`.
+        max_grid: most rows and columns of places of a layer, which is averaged over
+            squares until they are fewer; None for all of them, as in the paper. Time
+            and memory of a map grow with the square of the number of places.
         seed: of random weights.
         device: "auto", "cpu", "cuda", …
 
@@ -101,6 +105,7 @@ class SPADE(Localizer):
     n_neighbors: Count = 5
     sigma: NonNegative = 4
     image_score: Literal["neighbours", "max", "mean"] = "neighbours"
+    padding: Padding = "zeros"
     max_grid: Count | None = None
     batch_size: Count = field(default=16, kw_only=True)
 
@@ -109,7 +114,9 @@ class SPADE(Localizer):
 
     def _build(self) -> None:
         device = resolve_device(self.device)
-        self._network = Backbone(self.backbone, self.layers, seed=self.seed).to(device)
+        self._network = Backbone(
+            self.backbone, self.layers, self.seed, self.padding
+        ).to(device)
         self.galleries_ = nn.ParameterList(
             nn.Parameter(torch.empty(shape, device=device), requires_grad=False)
             for shape in getattr(self, "shapes_", [])

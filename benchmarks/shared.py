@@ -12,14 +12,18 @@ from adlab.data import ImageSet
 MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
 
 
-def in_turns(repetitions: int, *functions: Callable[[], object]) -> list[float]:
+def in_turns(
+    repetitions: int,
+    *functions: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Median seconds of each function, run one after the other, again and again."""
     seconds = []
     for repetition in range(repetitions + 1):  # the first is to warm up
         for function in functions:
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
         if repetition == 0:
             seconds.clear()
     return np.median(np.reshape(seconds, (repetitions, -1)), axis=0).tolist()

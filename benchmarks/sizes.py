@@ -165,11 +165,11 @@ def peers(name: str, n: int, d: int) -> None:
         for name in ("kneighbors", "score_samples", "transform")
         if hasattr(theirs, name)
     )
-    repeats = 3
+    turns = partial(in_turns, 5, clock=time.process_time)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fit = in_turns(repeats, lambda: ours.fit(x), lambda: theirs.fit(x))
-    scored = in_turns(repeats, lambda: ours.anomaly_score(y), lambda: score(y))
+        fit = turns(lambda: ours.fit(x), lambda: theirs.fit(x))
+    scored = turns(lambda: ours.anomaly_score(y), lambda: score(y))
     for what, (mine, reference) in (("fit", fit), ("score", scored)):
         title = f"{name}, {what}, ({n}, {d})"
         print(

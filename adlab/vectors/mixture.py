@@ -18,7 +18,7 @@ from adlab.vectors.base import VectorDetector
 from adlab.vectors.gaussian import Gaussian, inverse_factors
 from adlab.vectors.neighbours import k_means
 
-_BLOCK = 2048  # vectors at once, so that they stay in the processor's cache
+_BLOCK = 2**16  # numbers at once, so that they stay in the processor's cache
 
 
 def log_density(
@@ -37,9 +37,20 @@ def log_density(
         (N, K).
     """
     inverses = _invert(factors) if inverses is None else inverses
-    distance = _squared_distance(x, means, inverses)
+    traced = type(x) is not Tensor  # and a trace must not count vectors
+    distance = torch.cat(
+        [
+            _squared_distance(block, means, inverses)
+            for block in ([x] if traced else _blocks(x))
+        ]
+    )
     scales = factors if factors.ndim == 2 else factors.diagonal(dim1=1, dim2=2)
     return -0.5 * (x.shape[1] * math.log(2 * math.pi) + distance) - scales.log().sum(1)
+
+
+def _blocks(x: Tensor, n_numbers: int | None = None) -> tuple[Tensor, ...]:
+    """Vectors, or what belongs to vectors of so many numbers, in blocks."""
+    return x.split(max(1, _BLOCK // (n_numbers or x.shape[1])))
 
 
 def _invert(factors: Tensor) -> Tensor:
@@ -104,13 +115,14 @@ def m_step(
 
 def _full(x: Tensor, responsibilities: Tensor, counts: Tensor, means: Tensor) -> Tensor:
     """Σ γ (x − μ)(x − μ)ᵀ / Σ γ of each component, (K, D, D)."""
-    blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
-    return sum(_scatter(*block, means) for block in blocks) / counts[:, None, None]
+    pairs = zip(_blocks(x), _blocks(responsibilities, x.shape[1]), strict=True)
+    return sum(_scatters(*pair, means) for pair in pairs) / counts[:, None, None]
 
 
-def _scatter(x: Tensor, responsibilities: Tensor, means: Tensor) -> Tensor:
-    centred = x - means[:, None]
-    return (centred * responsibilities.T[:, :, None]).mT @ centred
+def _scatters(x: Tensor, responsibilities: Tensor, means: Tensor) -> Tensor:
+    centred = [x - mean for mean in means]
+    weighted = zip(centred, responsibilities.T, strict=True)
+    return torch.stack([(gap * gamma[:, None]).T @ gap for gap, gamma in weighted])
 
 
 def _tied(x: Tensor, responsibilities: Tensor, counts: Tensor, means: Tensor) -> Tensor:
