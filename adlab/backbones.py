@@ -57,7 +57,8 @@ class Backbone(nn.Module):
         seed: of random weights.
         padding: what the convolutions see beyond the border: "zeros", as in training,
             or "reflect", the image mirrored. Features of normal images are then no
-            longer unlike all others at the border, but the network was not trained so.
+            longer unlike all others at the border, but the network was not trained so,
+            and images must be so large that no map is as small as its border.
 
     After construction: `layers`, a tuple of names, and `channels`, the list of C_l.
 

@@ -87,6 +87,8 @@ def stream(
             batch at all.
     """
     check_number("batch_size", batch_size, 1, whole=True)
+    if pixels is not None:
+        check_number("pixels", pixels, 1, whole=True)
     empty = True
     for batch in _batches(data, batch_size, check, pixels):
         empty = False

@@ -138,6 +138,7 @@ CASES = [
     ),
     ("backbone-layers-none", lambda _: Backbone(layers=[]), Value, "layers", "[]"),
     ("backbone-layer", lambda _: Backbone(layers=["fc"]), Value, "layers", "'fc'"),
+    ("backbone-border", lambda _: Backbone(padding="edge"), Value, "padding", "'edge'"),
     ("backbone-seed", lambda _: Backbone(seed=-1), Value, "seed", "-1"),
     # images, wherever they are taken
     (
@@ -647,6 +648,7 @@ CASES = [
     ("device", lambda _: training.resolve_device("tpu0"), Value, "device", "'tpu0'"),
     ("seed", lambda _: training.seeded(-3).__enter__(), Value, "seed", "-3"),
     ("stream-batch", lambda _: stream(IMAGES, 0), Value, "batch_size", "0"),
+    ("stream-pixels", lambda _: list(stream(IMAGES, pixels=0)), Value, "pixels", "0"),
     ("stream-text", lambda _: stream("images"), Type, "images", "DataLoader", "str"),
     ("train-epochs", lambda _: train(epochs=0), Value, "epochs", "0"),
     ("train-batch", lambda _: train(batch_size=2.0), Type, "batch_size", "2.0"),
@@ -1737,6 +1739,10 @@ CASES = [
     ("padim-features-type", lambda _: PaDiM(n_features=2.5), Type, "n_features", "2.5"),
     ("padim-reduction", lambda _: PaDiM(reduction="svd"), Value, "reduction", "'svd'"),
     ("padim-reg", lambda _: PaDiM(reg_covar=0), Value, "reg_covar", "(0"),
+    ("padim-border", lambda _: PaDiM(padding="edge"), Value, "padding", "'edge'"),
+    ("padim-grid", lambda _: PaDiM(max_grid=0), Value, "max_grid", "[1"),
+    ("spade-border", lambda _: SPADE(padding="edge"), Value, "padding", "'edge'"),
+    ("spade-grid", lambda _: SPADE(max_grid=2.5), Type, "max_grid", "2.5"),
     ("padim-sigma", lambda _: PaDiM(sigma=-1), Value, "sigma", "[0"),
     ("padim-score", lambda _: PaDiM(image_score="sum"), Value, "image_score", "'sum'"),
     (
