@@ -97,8 +97,8 @@ def exploding(batch):
     return (batch.mean() * NAN).requires_grad_()
 
 
-def stream(images, *options):
-    return list(training.stream(images, *options))
+def stream(images, *options, **more):
+    return list(training.stream(images, *options, **more))
 
 
 class Ragged(TensorDataset):
@@ -648,7 +648,7 @@ CASES = [
     ("device", lambda _: training.resolve_device("tpu0"), Value, "device", "'tpu0'"),
     ("seed", lambda _: training.seeded(-3).__enter__(), Value, "seed", "-3"),
     ("stream-batch", lambda _: stream(IMAGES, 0), Value, "batch_size", "0"),
-    ("stream-pixels", lambda _: list(stream(IMAGES, pixels=0)), Value, "pixels", "0"),
+    ("stream-pixels", lambda _: stream(IMAGES, pixels=0), Value, "pixels", "0"),
     ("stream-text", lambda _: stream("images"), Type, "images", "DataLoader", "str"),
     ("train-epochs", lambda _: train(epochs=0), Value, "epochs", "0"),
     ("train-batch", lambda _: train(batch_size=2.0), Type, "batch_size", "2.0"),
