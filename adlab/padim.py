@@ -247,12 +247,13 @@ class PaDiM(Localizer):
             without it as soon as N ≤ d.
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "max" or "mean" of the map.
-        padding: see `adlab.backbones.Backbone`; "reflect" changes little here, as each
-            place at the border has a Gaussian of its own.
+        padding: see `adlab.backbones.Backbone`; "reflect" changes less than for SPADE, as
+            each place at the border has a Gaussian of its own.
         max_grid: most rows and columns of places. A layer that has more is averaged
             over squares until they are fewer; None for all of them. It bounds memory,
             which grows with places times d², and leaves images of up to 256 pixels (of
-            512 with a ResNet) as they are.
+            512 with a ResNet) as they are. On bottles of MVTec AD, 224 × 224, with a
+            ResNet-18, half the grid costs 0.002 of PRO, a quarter 0.018.
         seed: of the draw of channels, and of random weights.
         device: "auto", "cpu", "cuda", …
 

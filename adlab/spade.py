@@ -89,11 +89,19 @@ class SPADE(Localizer):
         n_neighbors: K, number of nearest images, at most N; the paper has 50.
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "neighbours", the mean squared distance to the K nearest images, as
-            in the paper; or "max" or "mean" of the map.
-        padding: see `adlab.backbones.Backbone`.
+            in the paper; or "max" or "mean" of the map. By "max", bottles of MVTec AD
+            are told apart better: AUROC 0.998 in place of 0.994 with a ResNet-18, 0.945
+            in place of 0.892 with texnet. So are all five embedded sets tried with
+            texnet; with a ResNet-18 only one, and four with mirrored borders.
+        padding: see `adlab.backbones.Backbone`. "reflect" raises PRO on five embedded
+            sets with a ResNet-18 (grass: 0.21 to 0.50), and lowers it there with texnet
+            (0.49 to 0.33); bottles stay as they are, within 0.007.
         max_grid: most rows and columns of places of a layer, which is averaged over
-            squares until they are fewer; None for all of them, as in the paper. Time
-            and memory of a map grow with the square of the number of places.
+            squares until they are fewer; None for all of them, as in the paper. The
+            time of a map grows with the square of the number of places: one of 1024 ×
+            1024 pixels takes a minute or two, at 64 a second or two. On bottles of
+            MVTec AD, 224 × 224, with a ResNet-18, PRO is 0.921 with all, 0.931 with
+            half the grid, 0.936 with a quarter.
         seed: of random weights.
         device: "auto", "cpu", "cuda", …
 
