@@ -135,8 +135,10 @@ def as_array(name: str, value: object) -> np.ndarray:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
+        return  # a sum with NaN or an infinity in it is not finite
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
         raise ValueError(
             f"{name}: expected finite values, got {bad} that are NaN or infinite"
         )

@@ -1,10 +1,26 @@
-"""From the coarse map of a network's features to a smooth map of the image's size."""
+"""From the maps of a network's features to a smooth map of the image's size."""
 
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+
+def shrink(features: Tensor, max_grid: int | None) -> Tensor:
+    """Feature maps of at most so many rows and columns.
+
+    Args:
+        features: (B, C, h, w).
+        max_grid: larger maps are averaged over squares, the smallest that will do;
+            None leaves them as they are.
+
+    Returns:
+        (B, C, h', w').
+    """
+    side = 1 if max_grid is None else -(-max(features.shape[2:]) // max_grid)
+    return features if side == 1 else avg_pool2d(features, side, ceil_mode=True)
 
 
 def enlarge_and_blur(maps: Tensor, height: int, width: int, sigma: float) -> Tensor:

@@ -14,14 +14,14 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from adlab._checks import check_number
+from adlab._checks import check_choice, check_number
 from adlab.training import resolve_device, seeded
 
 # the networks that have a name, and the layers that are read where none are asked for
@@ -32,6 +32,7 @@ LAYERS = {
     "efficientnet_b5": ("features.2", "features.4", "features.5"),
     "efficientnet_lite0": ("blocks.2", "blocks.4", "blocks.10"),
 }
+Padding = Literal["zeros", "reflect"]
 RANDOM = "-random"
 NAMES = (*LAYERS, *(name + RANDOM for name in LAYERS))
 WEIGHTS = Path(__file__).parent / "weights" / "texnet.safetensors"
@@ -74,6 +75,10 @@ class Backbone(nn.Module):
             the usual three of a network that has a name. The first output counts where
             a layer runs twice.
         seed: of random weights.
+        padding: what the convolutions see beyond the border: "zeros", as in training,
+            or "reflect", the image mirrored. Features of normal images are then no
+            longer unlike all others at the border, but the network was not trained so,
+            and images must be so large that no map is as small as its border.
 
     After construction: `layers`, a tuple of names, and `channels`, the list of C_l.
 
@@ -95,9 +100,11 @@ class Backbone(nn.Module):
         backbone: str | nn.Module = "texnet",
         layers: Sequence[str] | None = None,
         seed: int = 0,
+        padding: str = "zeros",
     ):
         super().__init__()
         check_backbone(backbone, layers)
+        check_choice("padding", padding, get_args(Padding))
         check_number("seed", seed, 0, 2**63 - 1, whole=True)
         if isinstance(backbone, str):
             self.normalize, network = _architecture(backbone, seed)
@@ -111,6 +118,8 @@ class Backbone(nn.Module):
         self.network, self.channels = _prepare(
             network.requires_grad_(False).eval(), self.layers
         )
+        if padding == "reflect":
+            _mirror_borders(self.network)
         super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -198,8 +207,8 @@ def usual_layers(backbone: str) -> tuple[str, ...]:
 def backbone_of(
     detector: Any, layers: Sequence[str] | None = None, *, trained: bool = True
 ) -> Backbone:
-    """The network of a detector, by its arguments `backbone`, `layers`, `seed` and
-    `device`.
+    """The network of a detector, by its arguments `backbone`, `layers`, `seed`, `device`
+    and, if it has that, `padding`.
 
     Args:
         detector: fitted or not.
@@ -210,7 +219,8 @@ def backbone_of(
     name = detector.backbone
     if not trained and isinstance(name, str):
         name = _base(name) + RANDOM
-    network = Backbone(name, layers or detector.layers, seed=detector.seed)
+    padding = getattr(detector, "padding", "zeros")
+    network = Backbone(name, layers or detector.layers, detector.seed, padding)
     return network.to(resolve_device(detector.device))
 
 
@@ -369,6 +379,14 @@ def _fold(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, module)
     return network
+
+
+def _mirror_borders(network: nn.Module) -> None:
+    """Let the convolutions that add zeros around their input mirror it instead."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            padded = module.padding not in ("valid", (0, 0))
+            module.padding_mode = "reflect" if padded else "zeros"
 
 
 def _alike(outputs: list[Tensor], expected: list[Tensor]) -> bool:

@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from adlab._methods import method
 from adlab._parameters import Count, NonNegative, Positive, TwoOrMore, Whole
 from adlab.detector import Detector
-from adlab.training import resolve_device, seeded
+from adlab.training import resolve_device, seeded, split_by_pixels
 from adlab.vectors import (
     check_vectors_or_images,
     cholesky_factors,
@@ -215,9 +217,7 @@ class DAGMM(Detector):
             self._build()
         self._train(x)
         with torch.no_grad():
-            z = torch.cat(
-                [self._represent(batch) for batch in x.split(self.batch_size)]
-            )
+            z = torch.cat([self._represent(part) for part in split_by_pixels(x)])
             self.weights_, self.means_, self.covariances_, self.scale_ = self._mixture(
                 z
             )
@@ -257,16 +257,26 @@ class DAGMM(Detector):
     def loss_terms(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean squared error (summed over pixels), mean energy and covariance penalty
         of a batch.
+
+        The mixture is that of the whole batch; but what the networks computed on the way
+        to z is kept only if it is little, and else computed again for the gradient.
         """
-        x, latent, reconstruction = self._compress(batch)
-        z = with_reconstruction_features(latent, x, reconstruction)
+        parts = split_by_pixels(batch)
+        sees = partial(checkpoint, self._see, use_reentrant=False)
+        seen = [sees(part) if len(parts) > 1 else self._see(part) for part in parts]
+        z, errors = map(torch.cat, zip(*seen, strict=True))
         weights, means, covariances, factors = self._mixture(z)
-        error = (x - reconstruction).flatten(1).square().sum(1).mean()
         return (
-            error,
+            errors.mean(),
             energy(z, weights, means, factors).mean(),
             covariance_penalty(covariances),
         )
+
+    def _see(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mixture sees, z, and the squared error (summed over pixels)."""
+        x, latent, reconstruction = self._compress(batch)
+        errors = (x - reconstruction).flatten(1).square().sum(1)
+        return with_reconstruction_features(latent, x, reconstruction), errors
 
     def _compress(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the network saw (vectors standardised), its latent numbers, and what it
@@ -300,8 +310,7 @@ class DAGMM(Detector):
         return self._apply(self._represent, images)
 
     def _represent(self, batch: Tensor) -> Tensor:
-        x, latent, reconstruction = self._compress(batch)
-        return with_reconstruction_features(latent, x, reconstruction)
+        return self._see(batch)[0]
 
     def _score(self, batch: Tensor) -> Tensor:
         mixture = self.weights_, self.means_, self.scale_, known_inverses(self)

@@ -26,7 +26,7 @@ from adlab._checks import check_choice, check_number
 from adlab._methods import method
 from adlab._parameters import Count, Positive, TwoOrMore
 from adlab.detector import Detector
-from adlab.training import seeded
+from adlab.training import seeded, split_by_pixels
 from adlab.vectors import OfVectors
 
 # -- transformations
@@ -387,7 +387,7 @@ class GeoTrans(Detector):
         return cross_entropy(logits, labels)
 
     def _fit_scores(self, held_out: Tensor) -> None:
-        batches = held_out.split(self.batch_size)
+        batches = split_by_pixels(held_out)
         with torch.no_grad():
             log_p = torch.cat([self._log_posteriors(batch) for batch in batches])
             self.alpha_ = fit_dirichlet(log_p)

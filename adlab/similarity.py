@@ -47,6 +47,7 @@ GABOR_RADIUS, GABOR_WAVELENGTH, GABOR_WIDTH = (
     4.0,
     2.0,
 )  # in pixels, of the coefficients of CW-SSIM
+BLOCK = 64  # rows of an image that are weighed at once
 EPSILON = 1e-24  # the slope of a root at zero is infinite
 
 
@@ -130,17 +131,24 @@ def _blur(x: Tensor, window: int, sigma: float) -> Tensor:
 def _weigh(x: Tensor, weights: Tensor) -> Tensor:
     """Weighted means of all whole windows, by rows and by columns: (…, H, W) to (…, h,
     w).
-
-    As products with banded matrices, far faster on a CPU than a convolution of one
-    channel.
     """
     weights = (weights.double() / weights.double().sum()).to(x)
-    rows, columns = (
-        torch.eye(n, dtype=x.dtype, device=x.device).unfold(1, len(weights), 1)
-        @ weights
-        for n in x.shape[-2:]
+    return _weigh_rows(_weigh_rows(x, weights).mT, weights).mT
+
+
+def _weigh_rows(x: Tensor, weights: Tensor) -> Tensor:
+    """The same by rows only, as products with a banded matrix, far faster on a CPU than
+    a convolution of one channel; in blocks, as most of a large one would be zeros.
+    """
+    n, window = x.shape[-2], len(weights)
+    size = min(n, BLOCK + window - 1)
+    unit = torch.eye(size, dtype=x.dtype, device=x.device)
+    band = (unit.unfold(1, window, 1) @ weights).T
+    starts = range(0, n - window + 1, BLOCK)
+    parts = [x[..., start : start + size, :] for start in starts]
+    return torch.cat(
+        [band[: p.shape[-2] - window + 1, : p.shape[-2]] @ p for p in parts], -2
     )
-    return rows.T @ x @ columns
 
 
 # -- several scales

@@ -19,10 +19,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adlab._maps import enlarge_and_blur
+from adlab._maps import enlarge_and_blur, shrink
 from adlab._methods import method
 from adlab._parameters import Count, NonNegative
-from adlab.backbones import backbone_of, check_backbone
+from adlab.backbones import Padding, backbone_of, check_backbone
 from adlab.detector import Localizer
 from adlab.training import resolve_device
 
@@ -89,7 +89,19 @@ class SPADE(Localizer):
         n_neighbors: K, number of nearest images, at most N; the paper has 50.
         sigma: of the Gaussian that smooths the map, in pixels; 0 for none.
         image_score: "neighbours", the mean squared distance to the K nearest images, as
-            in the paper; or "max" or "mean" of the map.
+            in the paper; or "max" or "mean" of the map. By "max", bottles of MVTec AD
+            are told apart better: AUROC 0.998 in place of 0.994 with a ResNet-18, 0.945
+            in place of 0.892 with texnet. So are all five embedded sets tried with
+            texnet; with a ResNet-18 only one, and four with mirrored borders.
+        padding: see `adlab.backbones.Backbone`. "reflect" raises PRO on five embedded
+            sets with a ResNet-18 (grass: 0.21 to 0.50), and lowers it there with texnet
+            (0.49 to 0.33); bottles stay as they are, within 0.007.
+        max_grid: most rows and columns of places of a layer, which is averaged over
+            squares until they are fewer; None for all of them, as in the paper. The
+            time of a map grows with the square of the number of places: one of 1024 ×
+            1024 pixels takes a minute or two, at 64 a second or two. On bottles of
+            MVTec AD, 224 × 224, with a ResNet-18, PRO is 0.921 with all, 0.931 with
+            half the grid, 0.936 with a quarter.
         seed: of random weights.
         device: "auto", "cpu", "cuda", …
 
@@ -101,6 +113,8 @@ class SPADE(Localizer):
     n_neighbors: Count = 5
     sigma: NonNegative = 4
     image_score: Literal["neighbours", "max", "mean"] = "neighbours"
+    padding: Padding = "zeros"
+    max_grid: Count | None = None
     batch_size: Count = field(default=16, kw_only=True)
 
     def _check_arguments(self) -> None:
@@ -133,7 +147,8 @@ class SPADE(Localizer):
 
     def _embed(self, batch: Tensor) -> list[Tensor]:
         """The vectors (B, h, w, C) of each layer."""
-        return [f.permute(0, 2, 3, 1) for f in self.network_(batch)]
+        grids = (shrink(f, self.max_grid) for f in self.network_(batch))
+        return [grid.permute(0, 2, 3, 1) for grid in grids]
 
     def _score(self, batch: Tensor) -> Tensor:
         if self.image_score != "neighbours":

@@ -4,6 +4,7 @@ training loop.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -58,8 +59,14 @@ def single_precision() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+PIXELS = 2**20  # of a batch: an image of 1024 × 1024, 20 of 224 × 224
+
+
 def stream(
-    data: object, batch_size: int = 64, check: Callable[[object], Tensor] = check_images
+    data: object,
+    batch_size: int = 64,
+    check: Callable[[object], Tensor] = check_images,
+    pixels: int | None = PIXELS,
 ) -> Iterator[Tensor]:
     """Run through data once, in batches that have passed the check.
 
@@ -67,8 +74,11 @@ def stream(
         data: a tensor, array or list of images; anything with `.images`, as an
             ImageSet; a torch Dataset of single images; or an iterable of batches, as a
             DataLoader. The items of these two may be tuples (image, label, …).
-        batch_size: images per batch, where the data is not batched already.
+        batch_size: images per batch, at most, where the data is not batched already.
         check: refuses bad batches, returns good ones as a tensor; by default of images.
+        pixels: H · W of all images of a batch together, at most, but that of a single
+            one; larger batches are cut, so that memory does not grow with the size of
+            images times their number. Of vectors, numbers. None cuts nothing.
 
     Yields:
         (B, …) tensors, as `check` returns them.
@@ -78,8 +88,10 @@ def stream(
             batch at all.
     """
     check_number("batch_size", batch_size, 1, whole=True)
+    if pixels is not None:
+        check_number("pixels", pixels, 1, whole=True)
     empty = True
-    for batch in _batches(data, batch_size, check):
+    for batch in _batches(data, batch_size, check, pixels):
         empty = False
         yield batch
     if empty:
@@ -87,24 +99,50 @@ def stream(
 
 
 def _batches(
-    data: object, batch_size: int, check: Callable[[object], Tensor]
+    data: object,
+    batch_size: int,
+    check: Callable[[object], Tensor],
+    pixels: int | None,
 ) -> Iterator[Tensor]:
     data = (
-        DataLoader(data, batch_size, collate_fn=_stack)
-        if isinstance(data, Dataset)
-        else _bare(data)
+        _grouped(data, batch_size, pixels) if isinstance(data, Dataset) else _bare(data)
     )
     if isinstance(data, Tensor | np.ndarray) or (
         isinstance(data, list) and not _holds_batches(data)
     ):
-        yield from check(data).split(batch_size)
+        images = check(data)
+        yield from images.split(_most(images[0], batch_size, pixels))
         return
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | dict):
         raise TypeError(
             f"images: expected a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}"
         )
     for batch in data:
-        yield check(_image(batch))
+        images = check(_image(batch))
+        yield from images.split(_most(images[0], len(images), pixels))
+
+
+def split_by_pixels(batch: Tensor, pixels: int = PIXELS) -> tuple[Tensor, ...]:
+    """A batch in parts of at most so many pixels, as `stream` cuts them."""
+    return batch.split(_most(batch[0], len(batch), pixels))
+
+
+def _most(image: object, batch_size: int, pixels: int | None) -> int:
+    """How many like this image, or vector, make a batch."""
+    size = math.prod(np.shape(image)[-2:])
+    return batch_size if pixels is None else max(1, min(batch_size, pixels // size))
+
+
+def _grouped(data: Dataset, batch_size: int, pixels: int | None) -> Iterator[Tensor]:
+    """The images of a Dataset as batches; none is read before it is needed."""
+    group: list = []
+    for image in DataLoader(data, None, collate_fn=_image):
+        group.append(image)
+        if len(group) >= _most(image, batch_size, pixels):
+            yield _stack(group)
+            group = []
+    if group:
+        yield _stack(group)
 
 
 def _bare(data: object) -> object:
@@ -189,7 +227,7 @@ def train(
     )
 
     def batches() -> Iterator[tuple[Tensor]]:
-        for batch in stream(loader, check=check):
+        for batch in stream(loader, check=check, pixels=None):
             yield (batch.to(device),)
 
     with seeded(seed):

@@ -15,11 +15,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from shared import in_turns
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -67,19 +67,6 @@ def plain_forward() -> Callable[[Tensor], Tensor]:
         return x
 
     return forward
-
-
-def in_turns(repetitions: int, *functions: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, run one after the other, again and again."""
-    seconds = []
-    for repetition in range(repetitions + 1):  # the first is to warm up
-        for function in functions:
-            start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-        if repetition == 0:
-            seconds.clear()
-    return np.median(np.reshape(seconds, (repetitions, -1)), axis=0).tolist()
 
 
 def row(what: str, value: float, unit: str, reach: str) -> None:

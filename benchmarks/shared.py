@@ -1,4 +1,7 @@
-"""What the tables of several benchmarks have in common."""
+"""What several benchmarks have in common."""
+
+import time
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -7,6 +10,23 @@ from adlab import metrics
 from adlab.data import ImageSet
 
 MEASURES = ["image (max)", "image (mean)", "pixels", "PRO"]
+
+
+def in_turns(
+    repetitions: int,
+    *functions: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Median seconds of each function, run one after the other, again and again."""
+    seconds = []
+    for repetition in range(repetitions + 1):  # the first is to warm up
+        for function in functions:
+            start = clock()
+            function()
+            seconds.append(clock() - start)
+        if repetition == 0:
+            seconds.clear()
+    return np.median(np.reshape(seconds, (repetitions, -1)), axis=0).tolist()
 
 
 def measure(maps: Tensor, test: ImageSet) -> list[float]:

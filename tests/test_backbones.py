@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage
 import torch
@@ -195,6 +196,35 @@ def test_any_size(size):
     assert [tuple(f.shape[2:]) for f in features] == [
         tuple(-(-side // s) for side in size) for s in (2, 4, 8)
     ]
+
+
+def test_mirrored_borders_are_those_of_a_mirrored_image():
+    own = nn.Sequential(nn.Conv2d(1, 4, 5, 2, padding=2), nn.Conv2d(4, 3, 1))
+    images = torch.rand(2, 1, 9, 12, generator=torch.Generator().manual_seed(0))
+    mirrored = Backbone(own, ["1"], padding="reflect")(images)[0]
+    own[0].padding = (0, 0)
+    margin = np.pad(images.numpy(), [(0, 0), (0, 0), (2, 2), (2, 2)], "reflect")
+    torch.testing.assert_close(mirrored, own(torch.from_numpy(margin)))
+
+
+@pytest.mark.parametrize("name", ["texnet", "resnet18-random"])
+def test_mirrored_borders_change_nothing_inside(name):
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    zeros, mirrored = (Backbone(name, padding=p)(images) for p in ("zeros", "reflect"))
+    middle = slice(7, 9) if name == "resnet18-random" else slice(15, 17)
+    torch.testing.assert_close(
+        zeros[0][..., middle, middle], mirrored[0][..., middle, middle]
+    )
+    assert float((zeros[0] - mirrored[0])[..., 0, :].abs().max()) > 0.01
+
+
+def test_along_stripes_nothing_changes_up_to_a_mirrored_border():
+    stripes = (torch.arange(48) // 4 % 2).float().expand(1, 3, 48, 48)
+    spread = {
+        padding: float(Backbone("texnet", padding=padding)(stripes)[2].std(2).max())
+        for padding in ("zeros", "reflect")
+    }
+    assert spread["reflect"] < 1e-4 < 0.1 < spread["zeros"]
 
 
 def test_grey_is_three_equal_channels():
@@ -611,6 +641,7 @@ GREY = nn.Sequential(nn.Conv2d(1, 4, 3))
 test_bad_arguments = refuses(
     (lambda: Backbone("texnet:"), ValueError, "backbone…'texnet:'"),
     (lambda: Backbone(GREY, ["0"])(COLOUR), ValueError, "images…got 3"),
+    (lambda: Backbone(padding="edge"), ValueError, "padding…'edge'"),
     (lambda: Backbone("vgg"), ValueError, "backbone…'vgg'"),
     (lambda: Backbone(18), TypeError, "backbone…int"),
     (lambda: Backbone(nn.ReLU()), TypeError, "layers…None"),

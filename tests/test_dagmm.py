@@ -212,6 +212,28 @@ def test_loss_is_its_three_terms():
     )
 
 
+@inputs
+def test_parts_of_a_training_batch_do_not_show(make, monkeypatch):
+    """Values and gradients are those of the whole batch, though it is never there."""
+    model = DAGMM(**QUICK).fit(make(30))
+
+    def loss_and_gradients():
+        loss = model._loss(make(20, seed=1))
+        networks = (model.compression_, model.estimation_)
+        weights = [p for network in networks for p in network.parameters()]
+        return loss, *torch.autograd.grad(loss, weights)
+
+    whole, sizes, see = loss_and_gradients(), [], DAGMM._see
+    monkeypatch.setattr("adlab.dagmm.split_by_pixels", lambda batch: batch.split(7))
+    monkeypatch.setattr(
+        DAGMM, "_see", lambda self, part: sizes.append(len(part)) or see(self, part)
+    )
+    for here, there in zip(loss_and_gradients(), whole, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-5)
+    assert set(sizes) == {7, 6}
+    assert len(sizes) == 6  # forward, and once more for the gradient
+
+
 def test_both_networks_learn_from_the_energy():
     """So the compression learns what is easily described by a mixture."""
     model = DAGMM(**QUICK).fit(pictures(30))

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 import adlab
 from adlab import inspection
-from adlab._maps import enlarge_and_blur
+from adlab._maps import enlarge_and_blur, shrink
 from adlab.backbones import concatenate
 from adlab.data import ImageFolder
 from adlab.padim import (
@@ -59,7 +59,7 @@ def padim(n_features=10, layers=LAYERS, **options):
 
 def embedding(detector, images):
     """Vectors (N, d, h, w) of all places, by upsampling and concatenation, float64."""
-    features = concatenate(detector.network_(images))
+    features = concatenate(detector._grids(images))
     return features[:, detector.channels_].double().numpy()
 
 
@@ -214,6 +214,40 @@ def test_mean_of_squared_distance_is_the_number_of_features():
     assert abs(float(squared.mean()) / expected - 1) < 0.01
 
 
+@pytest.mark.parametrize("block", [1, 5])
+def test_blocks_of_places_do_not_show(block, monkeypatch):
+    moments, _ = model(sizes=((2, 3), (3, 5), (4, 6)), widths=(3, 2, 4))
+    whole = whiten(moments, 1e-3)
+    monkeypatch.setattr("adlab.padim.BLOCK", block)
+    for there, here in zip(whole, whiten(moments, 1e-3), strict=True):
+        torch.testing.assert_close(there, here, rtol=1e-9, atol=1e-9)
+
+
+# large grids
+
+
+@pytest.mark.parametrize(
+    ("size", "max_grid", "side"),
+    [((6, 4), 3, 2), ((7, 4), 3, 3), ((6, 4), 6, 1), ((6, 4), None, 1), ((5, 9), 1, 9)],
+)
+def test_large_grids_are_means_over_squares(size, max_grid, side):
+    maps = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    small = shrink(maps, max_grid)
+    assert small.shape[2:] == tuple(-(-n // side) for n in size)
+    for r, c in np.ndindex(*small.shape[2:]):
+        square = maps[:, :, r * side : (r + 1) * side, c * side : (c + 1) * side]
+        torch.testing.assert_close(small[:, :, r, c], square.mean((2, 3)))
+
+
+def test_a_large_grid_has_a_gaussian_for_each_square():
+    train, test = pictures(60), pictures(3, seed=1)
+    detector = padim(max_grid=8).fit(train)
+    assert detector.sizes_ == [(4, 3), (8, 6), (8, 6)]
+    expected = reference(detector, train, test)
+    np.testing.assert_allclose(places_map(detector, test), expected, rtol=1e-3)
+    assert detector.anomaly_map(test).shape == (3, 32, 24)
+
+
 # the moments
 
 
@@ -294,6 +328,7 @@ def test_moments_of_other_images_are_refused():
     ("other", "what"),
     [
         (padim(seed=1), "seed"),
+        (padim(max_grid=8), "max_grid"),
         (padim(4), "channels"),
         (padim(layers=LAYERS[1:]), "layers"),
         (PaDiM("texnet-random", n_features=10), "backbone"),
@@ -555,6 +590,8 @@ def on_images():
 
 test_bad_input = refuses(
     (lambda: PaDiM(reduction="svd"), ValueError, "reduction…'svd'"),
+    (lambda: PaDiM(padding="edge"), ValueError, "padding…'edge'"),
+    (lambda: PaDiM(max_grid=0), ValueError, "max_grid…[1"),
     (lambda: PaDiM(reg_covar=0), ValueError, "reg_covar…(0"),
     (lambda: PaDiM().fit(IMAGES[:1]), ValueError, "images…at least 2"),
     (lambda: PaDiM().fit(IMAGES * 255), ValueError, "images…[0, 1]"),

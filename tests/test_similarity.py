@@ -202,6 +202,14 @@ def test_ssim_is_that_of_scikit_image(dtype, tolerance, data_range):
             assert np.abs(maps[i].double().numpy() - full[5:-5, 5:-5]).max() < tolerance
 
 
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_blocks_of_rows_do_not_show(block, monkeypatch):
+    x, y = torch.rand(2, 2, 3, 40, 31, generator=torch.Generator().manual_seed(0))
+    whole = similarity.ssim_map(x, y, data_range=1)
+    monkeypatch.setattr("adlab.similarity.BLOCK", block)
+    torch.testing.assert_close(similarity.ssim_map(x, y, data_range=1), whole)
+
+
 def naive_ssim_parts(x, y):
     """Luminance, and contrast times structure, of whole windows, by SciPy."""
 

@@ -68,10 +68,13 @@ def slow_map(detector, train, image, neighbours):
     return np.mean(maps, 0)
 
 
+@pytest.mark.parametrize("max_grid", [None, 4])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_map_is_that_of_a_slow_loop(channels):
+def test_map_is_that_of_a_slow_loop(channels, max_grid):
     train, test = pictures(4, channels), pictures(3, channels, seed=1)
-    detector = spade(k=2).fit(train)
+    detector = spade(k=2, max_grid=max_grid).fit(train)
+    side = 10 if max_grid is None else 4
+    assert max(detector._embed(test)[0].shape[1:3]) == side
     pooled, own = (vectors(detector, x)[-1].mean((1, 2)) for x in (train, test))
     maps = detector.anomaly_map(test)
     for i in range(3):
@@ -185,5 +188,7 @@ def test_fewer_images_than_neighbours_are_refused():
 
 
 test_bad_input = refuses(
+    (lambda: SPADE(padding="edge"), ValueError, "padding…'edge'"),
+    (lambda: SPADE(max_grid=2.5), TypeError, "max_grid…2.5"),
     (lambda: SPADE(n_neighbors=9).fit(IMAGES), ValueError, "images…n_neighbors = 9…8"),
 )

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from adlab._checks import check_vectors
+from adlab._checks import check_images, check_vectors
 from adlab.data import ImageSet
 from adlab.training import joined, minimise, resolve_device, seeded, stream, train
 
@@ -188,6 +188,25 @@ def test_stream_cuts_batches_of_the_size_asked_for(form, batch_size, sizes):
     assert [
         len(batch) for batch in stream(FORMS[form](pictures()), batch_size)
     ] == sizes
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pixels", [1, 2 * 6 * 5 + 1, 10**6])
+def test_stream_cuts_batches_by_their_pixels(form, pixels):
+    images = pictures(20, height=6, width=5)
+    whole = list(stream(FORMS[form](images), 7, pixels=None))
+    parts = list(stream(FORMS[form](images), 7, pixels=pixels))
+    assert torch.equal(torch.cat(parts), images)
+    largest = max(len(batch) for batch in whole)
+    assert max(map(len, parts)) == max(1, min(largest, pixels // 30))
+
+
+def test_training_batches_are_not_cut(monkeypatch):
+    monkeypatch.setattr(stream, "__defaults__", (64, check_images, 1))
+    sizes = []
+    network, loss, arguments = toy(batch_size=7, epochs=1)
+    train(network, lambda x: sizes.append(len(x)) or loss(x), pictures(), **arguments)
+    assert sizes == [7, 7, 6]
 
 
 def test_stream_is_lazy():
@@ -504,6 +523,7 @@ test_bad_input = refuses(
     (lambda: resolve_device("tpu0"), ValueError, "device…'tpu0'"),
     (lambda: seeded(-3).__enter__(), ValueError, "seed…-3"),
     (lambda: list(stream(IMAGES, 0)), ValueError, "batch_size…0"),
+    (lambda: list(stream(IMAGES, pixels=0)), ValueError, "pixels…0"),
     (lambda: list(stream("images")), TypeError, "images…DataLoader…str"),
     (lambda: train_linear(epochs=0), ValueError, "epochs…0"),
     (lambda: train_linear(batch_size=2.0), TypeError, "batch_size…2.0"),

@@ -322,7 +322,12 @@ def test_knn_is_zero_at_a_training_vector_and_nowhere_else():
 # PCAResidual
 
 
-def test_pca_residual_of_one_chunk_is_that_of_sklearn():
+ways = pytest.mark.parametrize("exact", [1024, 0], ids=["covariance", "chunks"])
+
+
+@ways
+def test_pca_residual_of_one_chunk_is_that_of_sklearn(exact, monkeypatch):
+    monkeypatch.setattr("adlab.vectors.components.EXACT", exact)
     train, test = correlated(200, 10).numpy(), correlated(20, 10, seed=1).numpy()
     pca = PCA(n_components=4).fit(train)
     expected = np.linalg.norm(test - pca.inverse_transform(pca.transform(test)), axis=1)
@@ -331,7 +336,9 @@ def test_pca_residual_of_one_chunk_is_that_of_sklearn():
     )
 
 
-def test_pca_residual_of_many_chunks_is_close():
+@ways
+def test_pca_residual_of_many_vectors_is_that_of_sklearn(exact, monkeypatch):
+    monkeypatch.setattr("adlab.vectors.components.EXACT", exact)
     rng = np.random.default_rng(0)
     subspace = rng.normal(size=(4, 20)) * 5
     train, test = (
@@ -341,7 +348,9 @@ def test_pca_residual_of_many_chunks_is_close():
     pca = PCA(n_components=4).fit(train)
     expected = np.linalg.norm(test - pca.inverse_transform(pca.transform(test)), axis=1)
     np.testing.assert_allclose(
-        PCAResidual(4).fit(train).anomaly_score(test), expected, rtol=0.02
+        PCAResidual(4).fit(train).anomaly_score(test),
+        expected,
+        rtol=1e-6 if exact else 0.02,
     )
 
 
@@ -372,14 +381,16 @@ def test_pca_of_vectors_has_no_map():
         detector.anomaly_map(correlated(3, 5))
 
 
+@ways
 @pytest.mark.parametrize("n", [4, 255, 256, 257, 300, 511, 513])
-def test_pca_takes_any_number_of_vectors_in_any_batches(n):
+def test_pca_takes_any_number_of_vectors_in_any_batches(n, exact, monkeypatch):
+    monkeypatch.setattr("adlab.vectors.components.EXACT", exact)
     train = correlated(n, 5)
     scores = PCAResidual(4).fit(train).anomaly_score(train)
     in_odd_batches = (
         PCAResidual(4).fit(DataLoader(TensorDataset(train), 3)).anomaly_score(train)
     )
-    np.testing.assert_allclose(scores, in_odd_batches, rtol=1e-5)
+    np.testing.assert_allclose(scores, in_odd_batches, rtol=1e-5, atol=1e-12)
     assert len(scores) == n
 
 

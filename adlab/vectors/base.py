@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 from torch import Tensor
 
 from adlab._checks import as_tensor, check_images, check_vectors
+from adlab._parameters import Count
 from adlab.detector import Detector
 
 
@@ -18,11 +20,13 @@ def check_vectors_or_images(data: object) -> Tensor:
     return check_images(data) if data.ndim == 4 else check_vectors(data, "images")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class VectorDetector(Detector):
     """A detector whose `_score` gets vectors: it takes (N, D) as well as images (N, C,
     H, W).
     """
 
+    batch_size: Count = 4096
     takes_vectors = True
     _check = staticmethod(check_vectors_or_images)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -16,6 +17,8 @@ from adlab._parameters import (
 from adlab.detector import Localizer
 from adlab.vectors.base import OfVectors, VectorDetector, fit_inside
 from adlab.vectors.gaussian import Gaussian, Moments, repeatable
+
+EXACT = 1024  # features: up to here a covariance costs less than chunks of vectors
 
 
 @dataclass(eq=False, repr=False)
@@ -88,9 +91,9 @@ class PCAResidual(VectorDetector, Localizer):
     normal data.
 
     Images give a map as well: the squared residual of every pixel, summed over its
-    channels. Memory does not grow with N: scikit-learn's incremental PCA, which carries
-    far more components along than are asked for, and so is exact for N or D up to 256,
-    and close to it beyond.
+    channels. Memory does not grow with N. Up to D = 1024 the components are those of the
+    covariance; beyond, scikit-learn's incremental PCA carries far more components along
+    than are asked for, and so is exact for N up to 256, and close to it beyond.
 
     Args:
         n_components: dimension of the subspace, at most min(N, D).
@@ -104,22 +107,42 @@ class PCAResidual(VectorDetector, Localizer):
     n_components: Count = 16
 
     def _fit(self, images: object) -> None:
+        batches = self._stream(images)
+        first = next(batches)
+        exact = first.shape[1] <= EXACT
+        find = self._by_covariance if exact else self._by_chunks
+        mean, components = find(chain([first], batches))
+        self.mean_, self.components_ = (
+            mean.to(first.device),
+            components.to(first.device),
+        )
+
+    def _by_covariance(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and components (n_components, D) of all vectors at once."""
+        moments = Moments()
+        for x in batches:
+            moments.update(x)
+        self._check_size(moments.count, len(moments.mean))
+        _, vectors = torch.linalg.eigh(moments.scatter)
+        return moments.mean, vectors.mT.flip(0)[: self.n_components].contiguous()
+
+    def _by_chunks(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same, where a covariance would be too large."""
         from sklearn.decomposition import IncrementalPCA
 
         size, pca = max(4 * self.n_components, 256), None
-        for chunk in _regroup(self._stream(images), size):
-            if min(chunk.shape) < self.n_components:
-                n, d = chunk.shape
-                raise ValueError(
-                    f"images: expected N and D of at least n_components = {self.n_components}, got {n}, {d}"
-                )
+        for chunk in _regroup(batches, size):
+            self._check_size(*chunk.shape)
             pca = pca or IncrementalPCA(min(size, *chunk.shape))
             pca.partial_fit(chunk.cpu().to(torch.float64).numpy())
-        device = chunk.device
-        self.mean_ = torch.from_numpy(pca.mean_).to(device)
-        self.components_ = torch.from_numpy(pca.components_[: self.n_components]).to(
-            device
-        )
+        components = pca.components_[: self.n_components]
+        return torch.from_numpy(pca.mean_), torch.from_numpy(components)
+
+    def _check_size(self, n: int, d: int) -> None:
+        if min(n, d) < self.n_components:
+            raise ValueError(
+                f"images: expected N and D of at least n_components = {self.n_components}, got {n}, {d}"
+            )
 
     def _residual(self, x: Tensor) -> Tensor:
         centred = x.to(torch.float64) - self.mean_

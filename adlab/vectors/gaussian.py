@@ -43,15 +43,29 @@ class Moments:
         Gaussians.
         """
         x = x.to(torch.float64)
-        batch = Moments(self.diagonal, self.last)
-        batch.count, batch.mean = len(x), x.mean(0)
-        centred = x - batch.mean
-        batch.scatter = (
-            (centred**2).sum(0)
-            if self.diagonal
-            else torch.einsum("b...i,b...j->...ij", self._rows(centred), centred)
-        )
-        return self.merge(batch)
+        if self.count == 0:
+            self.mean, self.scatter = x.mean(0), self._nothing(x[0])
+        before = x - self.mean
+        self.count += len(x)
+        self.mean = self.mean + before.sum(0) / self.count
+        self._add(before, x - self.mean)
+        return self
+
+    def _nothing(self, x: Tensor) -> Tensor:
+        """The scatter before the first vector."""
+        shape = x.shape if self.diagonal else (*self._rows(x).shape, x.shape[-1])
+        return x.new_zeros(shape)
+
+    def _add(self, before: Tensor, after: Tensor) -> None:
+        """Add what vectors (B, …, D) scatter: Σ (x − old mean)(x − new mean)ᵀ. In place,
+        as a scatter may fill a large part of the memory.
+        """
+        if self.diagonal:
+            self.scatter.add_((before * after).sum(0))
+            return
+        left, right = (x.reshape(len(x), -1, x.shape[-1]) for x in (before, after))
+        products = self.scatter.view(-1, *self.scatter.shape[-2:])
+        products.baddbmm_(self._rows(left).permute(1, 2, 0), right.transpose(0, 1))
 
     def _rows(self, x: Tensor) -> Tensor:
         """Those entries whose rows of the covariance are kept."""
@@ -85,11 +99,15 @@ class Moments:
         Raises:
             ValueError: fewer than two vectors were seen.
         """
+        self.check_enough()
+        return self.scatter / (self.count - 1)
+
+    def check_enough(self) -> None:
+        """Refuse fewer than the two vectors that a covariance needs."""
         if self.count < 2:
             raise ValueError(
                 f"images: expected at least 2 vectors to estimate a covariance, got {self.count}"
             )
-        return self.scatter / (self.count - 1)
 
 
 def ledoit_wolf(batches: Iterable[Tensor], moments: Moments) -> Tensor:

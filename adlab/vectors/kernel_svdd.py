@@ -13,6 +13,8 @@ from adlab._methods import method
 from adlab._parameters import Fraction, Positive
 from adlab.vectors.base import VectorDetector, squared_distances
 
+BLOCK = 256  # vectors at once, so that their distances stay in the processor's cache
+
 
 @method("oc-svm", "kernel SVDD", chapter=11)
 @dataclass(eq=False, repr=False)
@@ -68,6 +70,10 @@ class KernelSVDD(VectorDetector):
 
     def _similarity(self, x: Tensor) -> Tensor:
         """⟨φ(x), a⟩ = Σ α k(x_i, x), (N,)."""
+        blocks = x.split(BLOCK) if self._constants is None else [x]  # for a trace
+        return torch.cat([self._similarity_of_block(block) for block in blocks])
+
+    def _similarity_of_block(self, x: Tensor) -> Tensor:
         squared = squared_distances(x, self.support_)
         return torch.exp(-self.gamma_ * squared) @ self.weights_
 

@@ -18,7 +18,7 @@ from adlab.vectors.base import VectorDetector
 from adlab.vectors.gaussian import Gaussian, inverse_factors
 from adlab.vectors.neighbours import k_means
 
-_BLOCK = 2048  # vectors at once, so that they stay in the processor's cache
+_BLOCK = 2**16  # numbers at once, so that they stay in the processor's cache
 
 
 def log_density(
@@ -31,32 +31,49 @@ def log_density(
         means: (K, D).
         factors: as of `cholesky_factors`: (K, D, D), or (1, D, D) that all share, or
             diagonal (K, D).
-        inverses: as of `known_inverses`, which whiten all vectors at once; None where
-            the factors are solved for.
+        inverses: as of `known_inverses`; None where they are still to be computed.
 
     Returns:
         (N, K).
     """
-    blocks = x.split(_BLOCK) if inverses is None else [x]
+    inverses = _invert(factors) if inverses is None else inverses
+    traced = type(x) is not Tensor  # and a trace must not count vectors
     distance = torch.cat(
-        [_squared_distance(block, means, factors, inverses) for block in blocks]
+        [
+            _squared_distance(block, means, inverses)
+            for block in ([x] if traced else _blocks(x))
+        ]
     )
     scales = factors if factors.ndim == 2 else factors.diagonal(dim1=1, dim2=2)
     return -0.5 * (x.shape[1] * math.log(2 * math.pi) + distance) - scales.log().sum(1)
 
 
-def _squared_distance(
-    x: Tensor, means: Tensor, factors: Tensor, inverses: Tensor | None
-) -> Tensor:
-    """Squared Mahalanobis distances (N, K): the squared lengths of L⁻¹(x − μ)."""
-    centred = x - means[:, None]
-    if factors.ndim == 2:
-        whitened = centred.mT / factors[:, :, None]
-    elif inverses is None:
-        whitened = torch.linalg.solve_triangular(factors, centred.mT, upper=False)
+def _blocks(x: Tensor, n_numbers: int | None = None) -> tuple[Tensor, ...]:
+    """Vectors, or what belongs to vectors of so many numbers, in blocks."""
+    return x.split(max(1, _BLOCK // (n_numbers or x.shape[1])))
+
+
+def _invert(factors: Tensor) -> Tensor:
+    return 1 / factors if factors.ndim == 2 else inverse_factors(factors)
+
+
+def _squared_distance(x: Tensor, means: Tensor, inverses: Tensor) -> Tensor:
+    """Squared Mahalanobis distances (N, K): the squared lengths of L⁻¹(x − μ), by
+    products of matrices. A centre is taken away first, as large numbers cancel.
+    """
+    centre = means.mean(0)
+    x, means = x - centre, means - centre
+    if inverses.ndim == 2:
+        precisions = inverses.square()
+        lengths = x.square() @ precisions.T + (means.square() * precisions).sum(1)
+        return (lengths - 2 * x @ (means * precisions).T).clamp_min(0)
+    if len(inverses) == 1:
+        x, means = x @ inverses[0], means @ inverses[0]
+        gaps = (x - mean for mean in means)
     else:
-        whitened = (centred @ inverses).mT
-    return whitened.square().sum(1).T
+        pairs = zip(means, inverses, strict=True)
+        gaps = (x @ inverse - mean @ inverse for mean, inverse in pairs)
+    return torch.stack([gap.square().sum(1) for gap in gaps], 1)
 
 
 def e_step(
@@ -87,28 +104,47 @@ def m_step(
     where "diag".
     """
     # a component that nobody belongs to is no 0/0
+    # a component that nobody belongs to is no 0/0
     counts = responsibilities.sum(0).clamp_min(1e-15)
     means = responsibilities.T @ x / counts[:, None]
+    covariances = _COVARIANCES[covariance_type](x, responsibilities, counts, means)
     diagonal = covariance_type == "diag"
-    blocks = zip(x.split(_BLOCK), responsibilities.split(_BLOCK), strict=True)
-    scatter = sum(_scatter(*block, means, diagonal) for block in blocks)
-    if covariance_type == "tied":
-        covariances = scatter.sum(0, keepdim=True) / len(x)
-    else:
-        covariances = scatter / counts.view(-1, *[1] * (scatter.ndim - 1))
     ridge = reg_covar * (1 if diagonal else torch.eye(x.shape[1]).to(x))
     return counts / len(x), means, covariances + ridge
 
 
-def _scatter(
-    x: Tensor, responsibilities: Tensor, means: Tensor, diagonal: bool
+def _full(x: Tensor, responsibilities: Tensor, counts: Tensor, means: Tensor) -> Tensor:
+    """Σ γ (x − μ)(x − μ)ᵀ / Σ γ of each component, (K, D, D)."""
+    pairs = zip(_blocks(x), _blocks(responsibilities, x.shape[1]), strict=True)
+    return sum(_scatters(*pair, means) for pair in pairs) / counts[:, None, None]
+
+
+def _scatters(x: Tensor, responsibilities: Tensor, means: Tensor) -> Tensor:
+    centred = [x - mean for mean in means]
+    weighted = zip(centred, responsibilities.T, strict=True)
+    return torch.stack([(gap * gamma[:, None]).T @ gap for gap, gamma in weighted])
+
+
+def _tied(x: Tensor, responsibilities: Tensor, counts: Tensor, means: Tensor) -> Tensor:
+    """The covariance of all, (1, D, D), less that of the means of their components."""
+    centre = x.mean(0)
+    x, means = x - centre, means - centre
+    return (x.T @ x - (counts[:, None] * means).T @ means)[None] / len(x)
+
+
+def _diagonal(
+    x: Tensor, responsibilities: Tensor, counts: Tensor, means: Tensor
 ) -> Tensor:
-    """Σ γ (x − μ)(x − μ)ᵀ of each component, (K, D, D); where diagonal, its diagonals
-    (K, D).
+    """The variances (K, D): mean squares less squared means; what is but their rounding
+    is zero.
     """
-    centred = x - means[:, None]
-    weighted = centred * responsibilities.T[:, :, None]
-    return (weighted * centred).sum(1) if diagonal else weighted.mT @ centred
+    centre = x.mean(0)
+    squares = responsibilities.T @ (x - centre).square() / counts[:, None]
+    variances = squares - (means - centre).square()
+    return torch.where(variances > 1e-13 * squares, variances, 0)
+
+
+_COVARIANCES = {"full": _full, "tied": _tied, "diag": _diagonal}
 
 
 def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
@@ -141,17 +177,9 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
     return factors
 
 
-def known_inverses(detector: Detector) -> Tensor | None:
-    """The inverses of its factors `scale_`, transposed, if it is that of a module;
-    elsewhere to solve costs less than to invert.
-    """
-    if detector._constants is None:
-        return None
-    factors = detector.scale_
-    diagonal = factors.ndim == 2
-    return detector._constant(
-        "inverses", lambda: 1 / factors if diagonal else inverse_factors(factors)
-    )
+def known_inverses(detector: Detector) -> Tensor:
+    """What whitens vectors, of a detector's factors `scale_`: their inverses, L⁻ᵀ."""
+    return detector._constant("inverses", lambda: _invert(detector.scale_))
 
 
 @dataclass(eq=False, repr=False)
