@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -242,7 +243,8 @@ def start(*arguments, **options):
 def test_a_command_that_is_stopped_leaves_nothing(how, place, tmp_path):
     folder = write_images(tmp_path / "in", 400, 3)
     arguments = ["score", place / "model", folder, "--fpr", "0.2"]
-    running = start("adlab", *arguments, "--report", tmp_path / "out")
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in background, too
+    running = start("adlab", *arguments, "--report", tmp_path / "out", preexec_fn=heard)
     while not list(tmp_path.glob(".out.*")) and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(how)
