@@ -720,7 +720,13 @@ CASES = [
     ),
     ("set-kinds", lambda _: ImageSet(IMAGES, kinds=["good"]), Value, "kinds", "8", "1"),
     ("set-kind", lambda _: NORMAL.of_kind("hole"), Value, "kinds", "'good'", "'hole'"),
-    ("set-nothing", lambda _: NORMAL[[]], Value, "images", "at least one"),
+    (
+        "splits-nothing",
+        lambda _: Splits(NORMAL[[]], NORMAL, MIXED),
+        Value,
+        "train",
+        "at least one",
+    ),
     (
         "splits-train",
         lambda _: Splits(MIXED, NORMAL, MIXED),
