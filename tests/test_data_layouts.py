@@ -409,7 +409,7 @@ def test_masks_of_some_kinds_only(product):
     save(product / "test/scratch/0.png", picture(77))
     with pytest.raises(
         ValueError,
-        match=r"scratch.0\.png: expected its mask, .* masks=False reads none",
+        match=r"scratch.0\.png: expected its mask, .* masks=False reads no",
     ):
         of(product)
     test = of(product, masks=False).test

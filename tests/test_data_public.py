@@ -647,7 +647,7 @@ BROKEN = {
     "no mask": (
         lambda p: remove(p, "ground_truth/hole/001*"),
         ValueError,
-        "001.png: expected its mask, .*001_mask.png; masks=False",
+        "001.png: expected its mask, .*001_mask.png, found none; masks=False",
     ),
     "no masks": (
         lambda p: remove(p, "ground_truth/hole/*"),

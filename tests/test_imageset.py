@@ -311,6 +311,7 @@ MIXED = ImageSet(IMAGES, LABELS)
 
 
 test_bad_input = refuses(
+    (lambda: Splits(NORMAL[[]], NORMAL, MIXED), ValueError, "train…at least one"),
     (lambda: ImageSet(IMAGES * 2), ValueError, "images…[0, 1]"),
     (lambda: ImageSet(IMAGES, LABELS[:5]), ValueError, "labels…(8,)…(5,)"),
     (lambda: ImageSet(IMAGES, ["good"] * 8), TypeError, "labels…list"),

@@ -376,11 +376,11 @@ def _read_masks(
 
 def _whole_mask(sample: Sample, shape: torch.Size) -> Tensor:
     """The masks of an image, of the given shape (H, W), as one."""
-    if not sample.masks:
+    if not (sample.masks and all(file.is_file() for file in sample.masks)):
         raise ValueError(
-            f"{sample.file}: expected its mask, as other images have one, e.g. "
-            f"ground_truth/{sample.kind}/{sample.file.stem}_mask.png; masks=False reads "
-            "none"
+            f"{sample.file}: expected its mask, e.g. "
+            f"{sample.masks[0] if sample.masks else 'as other images have one'}, found "
+            "none; masks=False reads no masks"
         )
     whole = torch.zeros(shape, dtype=torch.bool)
     for file in sample.masks:

@@ -132,6 +132,9 @@ def _samples(folder: Path, split: str, marks: list[Path]) -> list[Sample]:
     for part in marks:
         for inner in _named(part, (_plain(folder.name),)):
             masks |= _masks_in(inner)
+    for file in files if marks else ():  # which are missed when they are read
+        usual = marks[0] / folder.name / f"{file.stem}_mask.png"
+        masks.setdefault(stem_of(file), (usual,))
     return [Sample(f, folder.name, masks.get(stem_of(f), ()), split) for f in files]
 
 
