@@ -177,8 +177,12 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
     return factors
 
 
-def known_inverses(detector: Detector) -> Tensor:
-    """What whitens vectors, of a detector's factors `scale_`: their inverses, L⁻ᵀ."""
+def known_inverses(detector: Detector) -> Tensor | None:
+    """What whitens vectors, the inverses L⁻ᵀ of a detector's factors `scale_`, if it is
+    that of a module, whose trace cannot compute them.
+    """
+    if detector._constants is None:
+        return None
     return detector._constant("inverses", lambda: _invert(detector.scale_))
 
 
