@@ -139,7 +139,9 @@ def _diagonal(
     is zero.
     """
     centre = x.mean(0)
-    squares = responsibilities.T @ (x - centre).square() / counts[:, None]
+    pairs = zip(_blocks(x), _blocks(responsibilities, x.shape[1]), strict=True)
+    squares = sum(gamma.T @ (part - centre).square() for part, gamma in pairs)
+    squares = squares / counts[:, None]
     variances = squares - (means - centre).square()
     return torch.where(variances > 1e-13 * squares, variances, 0)
 
