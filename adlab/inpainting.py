@@ -206,7 +206,8 @@ class Inpainting(Localizer):
 
     Trained with Adam on random crops of normal images; each step hides squares of one
     size, drawn from `cell_sizes`. Scoring inpaints the whole image once for each size,
-    always with the same masks, and averages the smoothed maps with equal weights.
+    always with the same masks, and averages the smoothed maps with equal weights. That is
+    one pass through the network for each size and mask, 9 as it comes.
 
     Args:
         cell_sizes: sides of the hidden squares, in pixels, each at most half of

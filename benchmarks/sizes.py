@@ -6,6 +6,11 @@ what it has after its imports; images are made when they are asked for, and so a
 among it. Seconds are those of the processor. Where two do the same work, both run in
 turns in one process, and medians are compared.
 
+Some are slow by what they compute. GeoTrans passes an image through its network once for
+each of its 72 transformations, one after the other, so that its memory is that of one.
+Inpainting passes it 9 times, for 3 sizes of cells and 3 masks: at 1024 × 1024 these are
+5e11 operations. SPADE compares each place with each of five images; `max_grid` bounds it.
+
     python benchmarks/sizes.py padim dagmm    the rows whose names begin so
     python benchmarks/sizes.py                all of them, about 20 minutes
 """

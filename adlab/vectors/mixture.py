@@ -139,7 +139,9 @@ def _diagonal(
     is zero.
     """
     centre = x.mean(0)
-    squares = responsibilities.T @ (x - centre).square() / counts[:, None]
+    pairs = zip(_blocks(x), _blocks(responsibilities, x.shape[1]), strict=True)
+    squares = sum(gamma.T @ (part - centre).square() for part, gamma in pairs)
+    squares = squares / counts[:, None]
     variances = squares - (means - centre).square()
     return torch.where(variances > 1e-13 * squares, variances, 0)
 
@@ -177,8 +179,12 @@ def cholesky_factors(covariances: Tensor, reg_covar: float = 0) -> Tensor:
     return factors
 
 
-def known_inverses(detector: Detector) -> Tensor:
-    """What whitens vectors, of a detector's factors `scale_`: their inverses, L⁻ᵀ."""
+def known_inverses(detector: Detector) -> Tensor | None:
+    """What whitens vectors, the inverses L⁻ᵀ of a detector's factors `scale_`, if it is
+    that of a module, whose trace cannot compute them.
+    """
+    if detector._constants is None:
+        return None
     return detector._constant("inverses", lambda: _invert(detector.scale_))
 
 
