@@ -24,6 +24,7 @@ from . import (
     similarity as similarity,
     spade as spade,
     student_teacher as student_teacher,
+    tiling as tiling,
     training as training,
     transfer as transfer,
     vectors as vectors,

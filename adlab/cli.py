@@ -30,6 +30,7 @@ from adlab.bench.methods import make_detector, options_of
 from adlab.data.files import ImageFolder, Reading, read_mask
 from adlab.data.layouts import Sample
 from adlab.detector import Detector, check_destination
+from adlab.tiling import Tiled
 
 IMAGES = "a folder, in one of the usual layouts or none; or files; or a table of files"
 REFUSALS = (ValueError, TypeError, ArithmeticError, OSError, ImportError)
@@ -85,6 +86,7 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     add("-o", "--option", help="of the method", metavar="NAME=VALUE", **how)
     add("--size", type=int, default=256, help="side that images get; default: 256")
     add("--crop", type=int, help="side of the square cut from the middle")
+    add("--tile", type=int, help="side of tiles, each seen by itself; default: none")
     add("--held-out", type=float, default=0.2, help="share of images; default: 0.2")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="auto", help="auto, cpu, cuda, ...; default: auto")
@@ -126,6 +128,8 @@ def fit(options: argparse.Namespace) -> None:
     normal = [s.file for s in samples if s.kind in ("good", "") and s.split != "test"]
     if not normal:
         raise ValueError(f"images: expected normal ones, got {len(samples)} others")
+    if options.tile:
+        detector = Tiled(detector, options.tile, device=options.device)
     images = ImageFolder(normal, options.size, options.crop)
     learn, held_out = inspection.hold_out(images.files, options.held_out, options.seed)
     inspection.fit(detector, ImageFolder(learn, reading=images.reading), held_out)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
@@ -309,6 +310,12 @@ class Detector:
                 self.input_shape_ = list(batch.shape[1:])
             self._check_shape(batch)
             yield self._prepare(batch.to(device))
+
+    def _as_dataset(self, images: object) -> Dataset:
+        """Images that can be read again and again, and one by one."""
+        if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+            return images
+        return TensorDataset(joined(batch.cpu() for batch in self._stream(images)))
 
     def _check_shape(self, batch: Tensor) -> None:
         """Refuse what has not the shape of the first image ever seen."""

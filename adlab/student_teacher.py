@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
+from torch.utils.data import Dataset, random_split
 
 from adlab._checks import check_number
 from adlab._maps import enlarge_and_blur
@@ -44,8 +44,8 @@ from adlab.backbones import (
     concatenate,
     usual_layers,
 )
-from adlab.detector import Detector, Localizer
-from adlab.training import joined, resolve_device, seeded
+from adlab.detector import Localizer
+from adlab.training import resolve_device, seeded
 from adlab.vectors import Moments
 
 # -- networks that describe patches
@@ -323,7 +323,7 @@ class StudentTeacher(Localizer):
     # learning
 
     def _fit(self, images: object) -> None:
-        images = _as_dataset(self, images)
+        images = self._as_dataset(images)
         for batch in self._stream(images):  # all are checked before the training begins
             _check_size(batch, self.receptive_field)
         learn, held_out = _hold_out(images, self.val_fraction, self.seed)
@@ -518,7 +518,7 @@ class MultiScale(Localizer):
             _check_power_of_two("receptive_fields", p, plus=1)
 
     def _fit(self, images: object) -> None:
-        images = _as_dataset(self, images)
+        images = self._as_dataset(images)
         next(self._stream(images))  # remembers the shape of an image
         for p in self.receptive_fields:
             scale = copy.copy(self.detector)
@@ -531,13 +531,6 @@ class MultiScale(Localizer):
 
 
 # -- data
-
-
-def _as_dataset(detector: Detector, images: object) -> Dataset:
-    """Images that can be read again and again, and one by one."""
-    if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-        return images
-    return TensorDataset(joined(batch.cpu() for batch in detector._stream(images)))
 
 
 def _hold_out(images: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

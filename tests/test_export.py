@@ -16,6 +16,7 @@ from adlab import _onnx
 from adlab.contract import _pictures
 from adlab.detector import Detector, Localizer
 from adlab.student_teacher import MultiScale, StudentTeacher
+from adlab.tiling import Tiled
 from adlab.vectors import (
     KNN,
     Gaussian,
@@ -70,6 +71,7 @@ LOCALIZERS = {
         for score in ("loss", "gms")
     },
     "pixels": PixelGaussian,
+    "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),
     "patch-gaussian": patches(Gaussian()),
     "patch-diagonal": patches(Gaussian("diag"), image_score="mean"),
