@@ -92,7 +92,8 @@ class Tiled(Localizer):
         return corners(size, self.tile, self.tile - self._overlap)
 
     def _map(self, batch: Tensor) -> Tensor:
-        weights = window(self.tile, self._overlap).to(batch)
+        size = self.tile, self._overlap
+        weights = self._constant(size, lambda: window(*size)).to(batch)
         total = torch.zeros_like(batch[:, 0])
         count = torch.zeros_like(batch[0, 0])
         for row, column in self._corners(batch):
