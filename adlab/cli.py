@@ -84,13 +84,24 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     add("--method", default="padim", choices=_detectors(), metavar="NAME")
     how = {"action": "append", "type": bench.option, "default": []}
     add("-o", "--option", help="of the method", metavar="NAME=VALUE", **how)
-    add("--size", type=int, default=256, help="side that images get; default: 256")
+    add(
+        "--size",
+        type=_size,
+        default=256,
+        help="side, or HxW, that images get; default: 256",
+    )
     add("--crop", type=int, help="side of the square cut from the middle")
     add("--tile", type=int, help="side of tiles, each seen by itself; default: none")
     add("--held-out", type=float, default=0.2, help="share of images; default: 0.2")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="auto", help="auto, cpu, cuda, ...; default: auto")
     sub.set_defaults(run=fit)
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    """A side, as "256", or height and width, as "640x256"."""
+    sides = tuple(int(side) for side in text.split("x"))
+    return sides[0] if len(sides) == 1 else sides
 
 
 def _detectors() -> list[str]:

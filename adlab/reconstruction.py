@@ -297,6 +297,10 @@ class Autoencoder(_Reconstruction):
         seed: of the first weights, the patches and their order.
         device: "auto", "cpu", "cuda", …
 
+    Images of 28 × 28 pixels, as of MNIST, need patch_size=28, and a network that sees
+    all of a digit through few numbers: widths=(8, 16, 32, 32), n_latent=8 and
+    image_score="mean" give an AUROC of 0.96 there, the default widths 0.66.
+
     After `fit`: `network_`, a `ConvolutionalAutoencoder`, and `history_`, the mean loss
     of each epoch.
 

@@ -15,7 +15,7 @@ failed=0
 
 # The cheapest there is, of the pixels alone.
 baselines() {
-  for method in gaussian knn pca; do
+  for method in mean-grey gaussian knn pca; do
     bench $method "$@"
   done
 }

@@ -73,6 +73,13 @@ def test_fit_holds_out_normal_images_and_remembers_their_scores(place):
     np.testing.assert_allclose(normal[1:], [middle, maps.max()], rtol=1e-6)
 
 
+def test_images_may_be_oblong(place, tmp_path):
+    options = ["--method", "pca", "-o", "n_components=3", "--size", "20x16"]
+    main(["fit", str(place / "good"), "--out", str(tmp_path / "model"), *options])
+    detector = adlab.load_detector(tmp_path / "model")
+    assert detector.anomaly_map(place / "new").shape == (8, 20, 16)
+
+
 def test_copies_are_held_out_together():
     files = [file(b"same") for _ in range(20)] + [file(bytes([i])) for i in range(3)]
     for seed in range(8):
@@ -189,6 +196,10 @@ def test_a_detector_without_maps_has_a_report_too(place, tmp_path):
         (("fit", "good", "--out", "m", "-o", "sigma=-1"), "sigma: expected a number"),
         (("fit", "good", "--out", "m", "--held-out", "1"), "held-out: expected"),
         (("fit", "good", "--out", "m", "--size", "0"), "size: expected an integer"),
+        (
+            ("fit", "good", "--out", "m", "--size", "8x8x8"),
+            r"size: .*\(H, W\), got \(8,",
+        ),
         (("score", "missing", "new"), "path: expected a file written by"),
         (("score", "good/0.png", "new"), "damaged or something else"),
         (("score", "bare", "new"), "expected one that `adlab fit` wrote"),
