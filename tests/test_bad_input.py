@@ -18,7 +18,16 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import adlab
-from adlab import data, decision, geotrans, metrics, open_set, plots, training
+from adlab import (
+    data,
+    decision,
+    geotrans,
+    metrics,
+    open_set,
+    plots,
+    regions,
+    training,
+)
 from adlab.backbones import Backbone
 from adlab.data import ImageSet, Splits
 from adlab.data.archives import unpack
@@ -1185,6 +1194,88 @@ CASES = [
         "NaN",
     ),
     # decision rules
+    (
+        "regions-maps-for-a-map",
+        lambda _: regions.find_regions(MAPS, 1),
+        Value,
+        "anomaly_map",
+        "(H, W)",
+        "(8, 6, 5)",
+    ),
+    (
+        "regions-nan",
+        lambda _: regions.find_regions(spoiled(MAPS[0], NAN), 1),
+        Value,
+        "anomaly_map",
+        "finite",
+    ),
+    (
+        "regions-text",
+        lambda _: regions.find_regions("map", 1),
+        Type,
+        "anomaly_map",
+        "str",
+    ),
+    ("regions-high", lambda _: regions.find_regions(MAPS[0], "1"), Type, "high", "str"),
+    (
+        "regions-high-nan",
+        lambda _: regions.find_regions(MAPS[0], NAN),
+        Value,
+        "high",
+        "nan",
+    ),
+    (
+        "regions-low-above-high",
+        lambda _: regions.find_regions(MAPS[0], 1, 2),
+        Value,
+        "low",
+        "1]",
+        "2",
+    ),
+    (
+        "regions-no-area",
+        lambda _: regions.find_regions(MAPS[0], 1, min_area=0),
+        Value,
+        "min_area",
+        "0",
+    ),
+    (
+        "regions-half-a-pixel",
+        lambda _: regions.region_masks(MAPS, 1, min_area=1.5),
+        Type,
+        "min_area",
+        "1.5",
+    ),
+    (
+        "regions-map-for-maps",
+        lambda _: regions.region_masks(MAPS[0], 1),
+        Value,
+        "maps",
+        "(N, H, W)",
+    ),
+    (
+        "regions-more-than-a-map",
+        lambda _: regions.region_scores(MAPS, min_area=31),
+        Value,
+        "min_area",
+        "30]",
+        "31",
+    ),
+    (
+        "regions-score-low",
+        lambda _: regions.region_scores(MAPS, low=INF),
+        Value,
+        "low",
+        "inf",
+    ),
+    ("regions-sigma", lambda _: regions.smooth(MAPS, -1), Value, "sigma", "-1"),
+    (
+        "regions-smooth-map",
+        lambda _: regions.smooth(MAPS[0], 1),
+        Value,
+        "maps",
+        "(N, H, W)",
+    ),
     (
         "quantile-percent",
         lambda _: decision.quantile_threshold(SCORES, 5),
