@@ -1195,6 +1195,42 @@ CASES = [
     ),
     # decision rules
     (
+        "align-grey-levels",
+        lambda _: data.align(255 * IMAGES, IMAGES[0]),
+        Value,
+        "images",
+        "[0, 1]",
+    ),
+    (
+        "align-one-image",
+        lambda _: data.align(IMAGES[0], IMAGES[0]),
+        Value,
+        "images",
+        "(N, C, H, W)",
+    ),
+    (
+        "align-images-for-one",
+        lambda _: data.align(IMAGES, IMAGES),
+        Value,
+        "reference",
+        "(1, 6, 5)",
+    ),
+    (
+        "align-other-channels",
+        lambda _: data.align(COLOUR, IMAGES[0]),
+        Value,
+        "reference",
+        "(3, 6, 5)",
+    ),
+    (
+        "align-nan",
+        lambda _: data.align(IMAGES, spoiled(IMAGES[0], NAN)),
+        Value,
+        "reference",
+        "finite",
+    ),
+    ("align-text", lambda _: data.align(IMAGES, "first"), Type, "reference", "str"),
+    (
         "regions-maps-for-a-map",
         lambda _: regions.find_regions(MAPS, 1),
         Value,
