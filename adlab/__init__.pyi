@@ -20,6 +20,7 @@ from . import (
     padim as padim,
     plots as plots,
     reconstruction as reconstruction,
+    regions as regions,
     report as report,
     similarity as similarity,
     spade as spade,

@@ -199,12 +199,12 @@ def check_vectors(vectors: object, name: str = "vectors") -> Tensor:
 
 
 def check_scores(scores: object, name: str = "scores", ndim: int = 1) -> np.ndarray:
-    """Scores (or maps, `ndim=3`) as a finite, non-empty float64 array; higher = more
-    anomalous.
+    """Scores (or a map, `ndim=2`, or maps, `ndim=3`) as a finite, non-empty float64
+    array; higher = more anomalous.
     """
     array = as_tensor(name, scores).cpu().to(torch.float64).numpy()
     if array.ndim != ndim or array.size == 0:
-        expected = {1: "(N,)", 2: "(N, L)", 3: "(N, H, W)"}[ndim]
+        expected = {1: "(N,)", 2: "(H, W)", 3: "(N, H, W)"}[ndim]
         raise ValueError(
             f"{name}: expected a non-empty {expected}, got shape {array.shape}"
         )

@@ -38,12 +38,13 @@ REFUSALS = (ValueError, TypeError, ArithmeticError, OSError, ImportError)
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """The command line; whatever is refused is one line, and exit status 1."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["bench"]:
+    if arguments is None:  # as a command of its own
+        arguments = sys.argv[1:]
+        warnings.formatwarning = lambda text, *_, **__: f"warning: {text}\n"
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # to clean up
+    if list(arguments[:1]) == ["bench"]:
         return bench.main(arguments[1:])
     options = parser().parse_args(arguments)
-    warnings.formatwarning = lambda text, *_, **__: f"warning: {text}\n"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, when killed
     try:
         with distributed.processes():
             options.run(options)

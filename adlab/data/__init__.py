@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adlab._checks import check_choice
+from adlab.data.alignment import align
 from adlab.data.files import ImageFolder, Reading, read_image
 from adlab.data.imageset import ImageSet, Splits, misalign
 
@@ -61,6 +62,7 @@ __all__ = [
     "ImageSet",
     "Reading",
     "Splits",
+    "align",
     "cases",
     "from_folder",
     "load",

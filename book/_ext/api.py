@@ -77,6 +77,11 @@ def identity(thing):
     return getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
 
 
+def as_title(stem):
+    """Return the title of a notebook that is no chapter, by the name of its file."""
+    return stem.replace("_", " ").capitalize()
+
+
 @cache
 def chapters(root):
     """Return the chapters that use each class and function, as links."""
@@ -84,9 +89,10 @@ def chapters(root):
     for path in sorted(Path(root, "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-        number = path.stem.partition("_")[0].lstrip("0")
+        number = path.stem.partition("_")[0]
+        name = number.lstrip("0") if number.isdigit() else as_title(path.stem)
         for thing in {identity(t) for t in used(MAGIC.sub(r"\1pass", "\n".join(code)))}:
-            found[thing].append(f":doc:`{number} </notebooks/{path.stem}>`")
+            found[thing].append(f":doc:`{name} </notebooks/{path.stem}>`")
     return found
 
 
