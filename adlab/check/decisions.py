@@ -37,14 +37,14 @@ def _deviations(
     _pixels,
     {
         "forgets the absolute value": _deviations,
-        "divides by the variance, not by its root": lambda **given: _deviations(
-            **given, power=1
+        "divides by the variance, not by its root": lambda *given: _deviations(
+            *given, power=1
         ).abs(),
-        "divides the variance by N, not by N - 1": lambda **given: _deviations(
-            **given, correction=0
+        "divides the variance by N, not by N - 1": lambda *given: _deviations(
+            *given, correction=0
         ).abs(),
-        "forgets to divide by the deviation": lambda **given: _deviations(
-            **given, power=0
+        "forgets to divide by the deviation": lambda *given: _deviations(
+            *given, power=0
         ).abs(),
         "forgets reg_covar": lambda train, test, reg_covar: _deviations(
             train, test, 0

@@ -184,20 +184,20 @@ def _without_determinant(
             )
         ),
         "forgets the determinants of the covariances": _without_determinant,
-        "takes the likelihood for its logarithm": lambda **given: (
-            _log_joint(**given).softmax(1),
-            _log_joint(**given).exp().sum(1),
+        "takes the likelihood for its logarithm": lambda *given: (
+            _log_joint(*given).softmax(1),
+            _log_joint(*given).exp().sum(1),
         ),
-        "returns the joint densities: they do not sum to 1": lambda **given: (
-            _log_joint(**given).exp(),
-            _log_joint(**given).logsumexp(1),
+        "returns the joint densities: they do not sum to 1": lambda *given: (
+            _log_joint(*given).exp(),
+            _log_joint(*given).logsumexp(1),
         ),
-        "normalises over the vectors, not over the components": lambda **given: (
-            _log_joint(**given).softmax(0),
-            _log_joint(**given).logsumexp(1),
+        "normalises over the vectors, not over the components": lambda *given: (
+            _log_joint(*given).softmax(0),
+            _log_joint(*given).logsumexp(1),
         ),
         "multiplies densities that are rounded to 0: take logarithms first": (
-            lambda **given: _rounded_to_zero(_log_joint(**given))
+            lambda *given: _rounded_to_zero(_log_joint(*given))
         ),
     },
     samples=["x"],

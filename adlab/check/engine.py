@@ -263,7 +263,8 @@ def _compare(where: str, found: np.ndarray, expected: np.ndarray) -> None:
 def _agree(answer: Answer, mistake: Answer, instances: list[Instance]) -> bool:
     """Whether it makes this very mistake on all instances."""
     return not any(
-        _difference(answer, instance, mistake(**instance)) for instance in instances
+        _difference(answer, instance, mistake(*instance.values()))
+        for instance in instances
     )
 
 
@@ -271,8 +272,8 @@ def _relations(oracle: Answer) -> Iterator[tuple[str, Answer]]:
     """Mistakes that are known of every oracle with a single value."""
     for words, relation in RELATIONS.items():
 
-        def mistake(relation: Answer = relation, **instance: Any) -> Any:
-            right = oracle(**instance)
+        def mistake(*given: Any, relation: Answer = relation) -> Any:
+            right = oracle(*given)
             return relation(_array(right) if not isinstance(right, tuple) else np.nan)
 
         yield words, mistake

@@ -397,8 +397,8 @@ def _to_centre(
                 x, support, weights, 1 / (2 * gamma**2)
             )
         ),
-        "takes the root: the squared distance is asked for": lambda **given: (
-            _to_centre(**given).clamp_min(0).sqrt()
+        "takes the root: the squared distance is asked for": lambda *given: (
+            _to_centre(*given).clamp_min(0).sqrt()
         ),
     },
     samples=["x"],
@@ -521,23 +521,21 @@ def _pairs(
 @compared(
     _known_and_unknown,
     {
-        "is the AUROC: it forgets who was named rightly": lambda **given: _pairs(
-            **given | {"known_correct": np.ones(len(given["known_correct"]))}
-        ).mean(),
-        "counts ties as accepted": lambda **given: _pairs(**given, tie=1).mean(),
-        "counts ties as rejected": lambda **given: _pairs(**given, tie=0).mean(),
-        "leaves out known samples that were named wrongly": lambda **given: (
-            _pairs(**given).sum()
-            / max(1, given["known_correct"].sum() * len(given["unknown_scores"]))
+        "is the AUROC: it forgets who was named rightly": lambda known, correct, unknown: (
+            _pairs(known, np.ones_like(correct), unknown).mean()
         ),
-        "is the AUROC times the accuracy": lambda **given: (
-            _pairs(
-                **given | {"known_correct": np.ones(len(given["known_correct"]))}
-            ).mean()
-            * given["known_correct"].mean()
+        "counts ties as accepted": lambda *given: _pairs(*given, tie=1).mean(),
+        "counts ties as rejected": lambda *given: _pairs(*given, tie=0).mean(),
+        "leaves out known samples that were named wrongly": (
+            lambda known, correct, unknown: (
+                _pairs(known, correct, unknown).mean() / max(correct.mean(), 1e-9)
+            )
         ),
-        "takes high scores for known": lambda **given: _pairs(
-            -given["known_scores"], given["known_correct"], -given["unknown_scores"]
+        "is the AUROC times the accuracy": lambda known, correct, unknown: (
+            _pairs(known, np.ones_like(correct), unknown).mean() * correct.mean()
+        ),
+        "takes high scores for known": lambda known, correct, unknown: _pairs(
+            -known, correct, -unknown
         ).mean(),
     },
     samples=["known_scores", "known_correct"],
