@@ -271,7 +271,9 @@ WRONG = {
         ),
         "takes the last layer": lambda maps: transfer.pool(maps[-1:]),
         "has the layers in reverse order": lambda maps: transfer.pool(maps[::-1]),
-        "raises RuntimeError": lambda maps: torch.stack(maps).mean((3, 4)),
+        "averages over the channels": lambda maps: torch.cat(
+            [layer.mean(1).flatten(1) for layer in maps], 1
+        ),
     },
     "knn_score": {
         "takes the k-th distance": lambda train, test, k: (

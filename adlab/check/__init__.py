@@ -12,7 +12,8 @@ The function is called, by position, with the arguments that the check names, of
 small random instances; no answer is stored. Measures get NumPy arrays, all others
 tensors in float64, and numbers. What comes back may be a tensor, an array or a number.
 It is told, too, if the function fails, returns nothing, another shape or NaN, or changes
-what it was given. `seed` draws other instances.
+what it was given. `seed` draws other instances. The mistakes that a check knows by name
+are the keys of `check.auroc.mistakes`, say.
 
 `CheckError` is an `AssertionError`. What is no function raises `TypeError`.
 """
