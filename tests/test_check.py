@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from scipy.stats import expon, norm, weibull_min
 from sklearn.metrics import auc
 from torch.nn.functional import mse_loss
 
@@ -51,6 +52,7 @@ OWN = {
     "e_step": lambda x, w, m, c: vectors.e_step(x, w, m, vectors.cholesky_factors(c)),
     "energy_score": open_set.energy_score,
     "error_and_variance": student_teacher.error_and_variance,
+    "fit_weibull": open_set.fit_weibull,
     "inpaint": inpainting.inpaint,
     "kernel_distance": kernel_svdd,
     "kl_divergence": reconstruction.kl_divergence,
@@ -427,6 +429,11 @@ WRONG = {
         "raises e to large logits": lambda logits, t: (
             -t * torch.log(torch.exp(logits / t).sum(1))
         ),
+    },
+    "fit_weibull": {
+        "returns the location": lambda d: weibull_min.fit(d, floc=0)[:2],
+        "fits a Gaussian": lambda d: norm.fit(d),
+        "fits an exponential": lambda d: (1, expon.fit(d, floc=0)[1]),
     },
     "oscr": {
         "is the AUROC:": lambda known, correct, unknown: metrics.oscr(

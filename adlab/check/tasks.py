@@ -548,3 +548,61 @@ def oscr(
     scores below the unknown one, a tie counting one half.
     """
     return float(_pairs(known_scores, known_correct, unknown_scores).mean())
+
+
+def _tails(rng: np.random.Generator, size: int) -> tuple[np.ndarray]:
+    """Positive distances, some of large scale; no two alike."""
+    distances = 0.1 + rng.weibull(rng.choice([1, 2, 5]), 3 + size)
+    steps = 0.01 * np.arange(len(distances))
+    return ((distances.round(1) + steps) * rng.choice([1, 50]),)
+
+
+def _weibull(distances: np.ndarray) -> tuple[float, float]:
+    """The root of the derivative of the likelihood, which falls all the way."""
+    from scipy.optimize import brentq  # slow to import
+
+    logs = np.log(distances / distances.max())
+
+    def slope(shape: float) -> float:
+        powers = np.exp(shape * logs)
+        return 1 / shape + logs.mean() - (powers * logs).sum() / powers.sum()
+
+    shape = brentq(slope, 1e-3, 1e4)
+    scale = distances.max() * np.exp(shape * logs).mean() ** (1 / shape)
+    return float(shape), float(scale)
+
+
+def _by_moments_of_logarithms(distances: np.ndarray) -> tuple[float, float]:
+    shape = math.pi / (math.sqrt(6) * np.log(distances).std())
+    return shape, math.exp(np.log(distances).mean() + np.euler_gamma / shape)
+
+
+@compared(
+    _tails,
+    {
+        "returns the location, which is 0, for the scale": lambda distances: (
+            _weibull(distances)[0],
+            0.0,
+        ),
+        "returns the scale before the shape": lambda distances: _weibull(distances)[
+            ::-1
+        ],
+        "fits an exponential distribution: the shape is free": lambda distances: (
+            1.0,
+            distances.mean(),
+        ),
+        "fits the moments of the logarithms, not the likelihood": (
+            _by_moments_of_logarithms
+        ),
+        "fits a Gaussian: mean and deviation": lambda distances: (
+            distances.mean(),
+            distances.std(),
+        ),
+    },
+    samples=["distances"],
+)
+def fit_weibull(distances: np.ndarray) -> tuple[float, float]:
+    """Check the fit of a tail: of positive distances (N,), shape and scale of the Weibull
+    distribution that starts at zero and makes them most likely, two numbers.
+    """
+    return _weibull(distances)
