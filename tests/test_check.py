@@ -85,6 +85,7 @@ def told(name, answer, seed=0):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.filterwarnings("ignore:anomaly_score")
 def test_the_packages_own_function_is_right(name, seed, capsys):
     getattr(check, name)(OWN[name], seed)
     assert capsys.readouterr().out == f"{name}: 100 instances, all right\n"
@@ -523,6 +524,11 @@ ANY = [
 @pytest.mark.parametrize(("answer", "words"), ANY, ids=[row[1] for row in ANY])
 def test_what_any_answer_can_get_wrong_has_words(answer, words):
     assert told("auroc", answer).startswith(f"your auroc {words}")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_nothing_returned_is_told_by_every_check(name):
+    assert told(name, lambda *given: None).startswith(f"your {name} returns None: ")
 
 
 def test_the_students_own_error_is_the_cause():

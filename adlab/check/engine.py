@@ -116,7 +116,7 @@ class _Comparison(_Judgement):
     """With what an oracle gives."""
 
     def fault(self, answer: Answer, instance: Instance) -> _AnswerError | None:
-        return _difference(answer, instance, self.by(**copy.deepcopy(instance)))
+        return _difference(answer, instance, self.by(**instance))
 
     def diagnose(self, answer: Answer, instances: list[Instance]) -> str | None:
         for words, mistake in chain(self.mistakes.items(), _relations(self.by)):
@@ -135,10 +135,7 @@ def _as_check(judgement: _Judgement) -> Check:
 
     def check(answer: Answer, seed: int = 0) -> None:
         __tracebackhide__ = True  # pytest shows the line of the caller
-        if not callable(answer):
-            raise TypeError(
-                f"answer: expected a function, got {type(answer).__name__} {answer!r}"
-            )
+        _check_function(answer)
         with _drawn_from(seed):
             error = _first_error(judgement, answer, judgement.instances(seed))
         if error:
@@ -149,6 +146,13 @@ def _as_check(judgement: _Judgement) -> Check:
         setattr(check, name, getattr(judgement.by, name))
     check.mistakes = dict(judgement.mistakes)  # type: ignore[attr-defined]
     return check
+
+
+def _check_function(answer: object) -> None:
+    if not callable(answer):
+        raise TypeError(
+            f"answer: expected a function, got {type(answer).__name__} {answer!r}"
+        )
 
 
 def _first_error(
@@ -188,7 +192,7 @@ def _drawn_from(seed: int) -> Iterator[None]:
 
 
 def _call(answer: Answer, instance: Instance) -> Any:
-    """What it returns, if it leaves its arguments as they are."""
+    """What it returns, if that is something, and its arguments are as they were."""
     given = copy.deepcopy(instance)
     try:
         returned = answer(*given.values())
@@ -197,6 +201,8 @@ def _call(answer: Answer, instance: Instance) -> Any:
     for name in instance:
         if not _same(given[name], instance[name]):
             raise _AnswerError(f"changes its argument {name}", "work on a copy")
+    if returned is None:
+        raise _AnswerError("returns None", "is there a `return`?")
     return returned
 
 
@@ -209,8 +215,6 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _array(returned: Any) -> np.ndarray:
-    if returned is None:
-        raise _AnswerError("returns None", "is there a `return`?")
     try:
         return as_array("answer", returned)
     except (TypeError, ValueError) as error:
