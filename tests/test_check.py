@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from scipy.stats import expon, norm, weibull_min
-from sklearn.metrics import auc
+from scipy.stats import expon, norm, rankdata, weibull_min
+from skimage.metrics import structural_similarity
+from sklearn.metrics import auc, average_precision_score, roc_auc_score
 from torch.nn.functional import mse_loss
 
 import adlab
@@ -89,6 +90,42 @@ def told(name, answer, seed=0):
 def test_the_packages_own_function_is_right(name, seed, capsys):
     getattr(check, name)(OWN[name], seed)
     assert capsys.readouterr().out == f"{name}: 100 instances, all right\n"
+
+
+def ssim_of_skimage(x, y, data_range):
+    usual = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(x[:, 0].numpy(), y[:, 0].numpy(), strict=True)
+    return [structural_similarity(*p, data_range=data_range, **usual) for p in pairs]
+
+
+def sum_of_ranks(scores, labels):
+    n = np.sum(labels == 1)
+    pairs = n * (len(labels) - n)
+    return (rankdata(scores)[labels == 1].sum() - n * (n + 1) / 2) / pairs
+
+
+OTHERWISE = [
+    ("auroc", lambda scores, labels: roc_auc_score(labels, scores)),
+    ("auroc", sum_of_ranks),
+    (
+        "average_precision",
+        lambda scores, labels: average_precision_score(labels, scores),
+    ),
+    ("ssim", ssim_of_skimage),
+    ("msp_score", lambda logits: 1 - logits.float().softmax(1).amax(1)),
+    ("energy_score", lambda logits, t: -t * torch.logsumexp(logits.float() / t, 1)),
+    (
+        "knn_score",
+        lambda train, test, k: (
+            torch.cdist(test.float(), train.float()).topk(k, largest=False)[0].mean(1)
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), OTHERWISE)
+def test_what_other_libraries_give_is_right_and_so_is_float32(name, answer):
+    getattr(check, name)(answer)
 
 
 KNOWN = [
