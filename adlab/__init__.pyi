@@ -3,6 +3,7 @@ from . import (
     backbones as backbones,
     bench as bench,
     bias_free as bias_free,
+    check as check,
     classifier as classifier,
     cli as cli,
     contract as contract,
