@@ -104,7 +104,6 @@ def m_step(
     where "diag".
     """
     # a component that nobody belongs to is no 0/0
-    # a component that nobody belongs to is no 0/0
     counts = responsibilities.sum(0).clamp_min(1e-15)
     means = responsibilities.T @ x / counts[:, None]
     covariances = _COVARIANCES[covariance_type](x, responsibilities, counts, means)
