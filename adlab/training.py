@@ -42,7 +42,9 @@ def seeded(seed: int) -> Iterator[None]:
     """
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # manual_seed() costs far more
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
         yield
 
 
