@@ -26,6 +26,7 @@ from adlab.padim import PaDiM
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
+from adlab.tiling import Tiled
 from adlab.transfer import FeatureDetector
 from adlab.vectors import (
     KNN,
@@ -114,6 +115,7 @@ OTHERS = {
     "two-transformations": lambda: GeoTrans(("identity", "up"), KNN(2), **TURNS),
     "gms": lambda: Inpainting((2, 5), score="gms", **HOLES),
     "l2": lambda: Inpainting((4,), 2, 0, 0, smoothing=1, image_score="mean", **HOLES),
+    "tiled": lambda: Tiled(PCAResidual(2), 12, 4, image_score="mean"),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
@@ -339,15 +341,12 @@ AMOUNT = [
 POSITIVE = [(0, ValueError, "a number in (0…0"), *AMOUNT]
 FRACTION = [(1, ValueError, "a number in …1)…1"), *AMOUNT]
 SHARE = [(0, ValueError, "a number in (0, 1)…0"), *FRACTION]
-INNER = [
-    (PixelGaussian(), TypeError, "got PixelGaussian"),
-    (KNN, TypeError, "got type"),
-]
+INNER = [("knn", TypeError, "got str"), (KNN, TypeError, "got type")]
 SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
 KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
     ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
-    ("batch_size patch_size stride smoothing width", COUNT),
+    ("batch_size patch_size stride smoothing width tile", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes", COUNTS),
@@ -366,7 +365,7 @@ KINDS = [
 ]
 # what no detector takes, by the name of its argument
 REFUSED = {name: rows for names, rows in KINDS for name in names.split()}
-NEEDED = {"detector": KNN(), "n_components": 2, "classifier": None}
+NEEDED = {"detector": PCAResidual(2), "n_components": 2, "classifier": None}
 
 
 def arguments():
@@ -388,6 +387,14 @@ def test_bad_arguments_are_refused(cls, name):
             error,
             f"{name}: …{words}",
         )
+
+
+@pytest.mark.parametrize(
+    "make", [Patchwise, FeatureDetector, partial(PCAReduced, n_components=2)]
+)
+def test_what_takes_no_vectors_is_refused_inside(make):
+    words = "detector: …got PixelGaussian"
+    assert_refused(lambda: make(detector=PixelGaussian()), TypeError, words)
 
 
 def test_every_number_is_among_them():
@@ -442,7 +449,7 @@ class Doubled(OwnConstructor):
 class Unseeded(Mean):
     def _fit(self, images):
         super()._fit(images)
-        self.mean_ = self.mean_ + 0.1 * float(np.random.rand())
+        self.mean_ = self.mean_ + 10 ** (6 * np.random.rand())  # hardly twice alike
 
 
 class NoisyScore(Mean):
