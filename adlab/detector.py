@@ -13,7 +13,6 @@ import importlib
 import inspect
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,14 +133,8 @@ class Detector:
             FileNotFoundError: no such folder or file, or no image in the folder.
             FloatingPointError: a score is NaN or infinite, as arguments far out of the
                 usual make it.
-
-        Warns:
-            UserWarning: all images have the same score, though they differ.
         """
-        scores = self._check_finite(self._apply(self._score, images))
-        if len(scores) > 1 and bool((scores == scores[0]).all()):
-            self._warn_of_one_score(scores, images)
-        return scores
+        return self._check_finite(self._apply(self._score, images))
 
     def score_samples(self, images: object) -> np.ndarray:
         """The score by the sign of scikit-learn: (N,), lower = more anomalous."""
@@ -197,8 +190,8 @@ class Detector:
 
     @property
     def reading(self) -> Reading | None:
-        """How it reads files: as those of the training images were, or with as many
-        channels as these have; None before `fit`.
+        """The way in which it reads files. It is that of the training images, or one with
+        as many channels as these have; None before `fit`.
         """
         if hasattr(self, "reading_"):
             return Reading(**self.reading_)
@@ -392,18 +385,6 @@ class Detector:
                 f"{bad} of {len(results)} images by {self!r}; is an argument too extreme?"
             )
         return results
-
-    def _warn_of_one_score(self, scores: Tensor, images: object) -> None:
-        """Warn, if already the first images differ, and can be seen once more."""
-        if isinstance(images, Iterator):
-            return
-        first = next(self._stream(self._read(images)))
-        if bool((first != first[0]).any()):
-            warnings.warn(
-                f"anomaly_score: expected scores that differ as the images do, got "
-                f"{float(scores[0]):.3g} for all {len(scores)} by {self!r}",
-                stacklevel=3,
-            )
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

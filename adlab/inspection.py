@@ -7,6 +7,7 @@ It works for one process as for several, see `adlab.distributed`.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,11 +71,20 @@ def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> De
 
     Raises:
         ValueError: whatever `adlab.distributed.fit` refuses.
+
+    Warns:
+        UserWarning: all images held out have the same score.
     """
     distributed.fit(detector, Watched(images))
     detector.learned_ = sorted(map(digest, images.files))
     results = list(inspect(detector, held_out, "held out"))
     scores = distributed.gather([result.score for result in results])
+    if len(scores) > 1 and len(set(scores)) == 1:
+        warnings.warn(
+            f"held out: expected scores that differ as the images do, got {scores[0]:.3g} "
+            f"for all {len(scores)} by {detector!r}; is an argument too extreme?",
+            stacklevel=2,
+        )
     maps = [result.map for result in results if result.map is not None]
     ranges = distributed.gather([(float(m.median()), float(m.max())) for m in maps])
     low, high = np.transpose(ranges or [(0, 0)])

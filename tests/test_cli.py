@@ -121,6 +121,12 @@ def test_the_best_network_at_hand_is_taken_unless_one_is_named(
     assert ("adlab[imagenet]" in capfd.readouterr().err) != present
 
 
+def test_one_score_for_all_that_were_held_out_is_warned_of(place, tmp_path):
+    extreme = ["--method", "oc-svm", "-o", "gamma=1e9", *FIT[4:]]
+    with pytest.warns(UserWarning, match="for all 9 by KernelSVDD"):
+        main(["fit", str(place / "good"), "--out", str(tmp_path / "model"), *extreme])
+
+
 # score
 
 

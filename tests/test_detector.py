@@ -712,24 +712,6 @@ def test_scores_that_are_no_numbers_are_an_error_with_the_arguments(call):
         getattr(detector, call)(pictures(3))
 
 
-def test_one_score_for_images_that_differ_is_warned_of():
-    detector = Gaussian(reg_covar=1e300).fit(pictures())
-    words = "scores that differ as the images do, got 0 for all 3 by Gaussian"
-    with pytest.warns(UserWarning, match=words) as caught:
-        detector.anomaly_score(pictures(3, seed=1))
-    assert caught[0].filename == __file__  # it points at the call
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    "images",
-    [pictures(1), pictures(1).repeat(4, 1, 1, 1), iter([pictures()])],
-    ids=["one", "alike", "that-come-once"],
-)
-def test_one_score_is_no_warning_where_images_are_not_seen_to_differ(images):
-    Gaussian(reg_covar=1e300).fit(pictures()).anomaly_score(images)
-
-
 # Files of images
 
 

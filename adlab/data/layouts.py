@@ -1,14 +1,15 @@
 """Layouts of images on disk: what each file shows, where its masks lie, and its split.
 
-- "mvtec", of MVTec AD, and of BTAD, MVTec LOCO AD, MPDD and many more:
+"mvtec", of MVTec AD, and of BTAD, MVTec LOCO AD, MPDD and many more::
 
-      train/good/*                           normal images
-      test/good/*, test/<kind>/*             normal images, and anomalies of each kind
-      ground_truth/<kind>/<name>_mask.png    where the anomaly of test/<kind>/<name> is
+    train/good/*                           normal images
+    test/good/*, test/<kind>/*             normal images, and anomalies of each kind
+    ground_truth/<kind>/<name>_mask.png    where the anomaly of test/<kind>/<name> is
 
-  A mask may also be `ground_truth/<kind>/<name>.png`, be several in a folder
-  `ground_truth/<kind>/<name>/`, or lie beside its image, as `<name>_mask.png`. A
-  folder `val/good` is for validation, where there is one.
+A mask may also be `ground_truth/<kind>/<name>.png`, be several in a folder
+`ground_truth/<kind>/<name>/`, or lie beside its image, as `<name>_mask.png`. A folder
+`val/good` is for validation, where there is one.
+
 - "good-bad", without a split, which is drawn: `good/*`, `<kind>/*`, and masks as above.
 - "kolektor-sdd2", of KolektorSDD2: `train/*` and `test/*`, with a mask
   `<name>_GT.png` beside each, which says what is defective.
