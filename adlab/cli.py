@@ -189,26 +189,24 @@ def score(options: argparse.Namespace) -> None:
         if distributed.rank() == 0:
             report.write_table(sys.stdout, verdicts)
         return
+    paths = {name: file for file, name in names.items()}
+    how = {"fpr": options.fpr, "model": options.model.name}
     with report.whole_folder(options.report) as out:
         verdicts, measures = _inspect(detector, tests, names, limit, out)
         if distributed.rank() == 0:
-            with (out / "scores.csv").open("w", newline="", encoding="utf-8") as file:
-                report.write_table(file, verdicts)
-            report.write_page(
-                out / "report.html",
-                verdicts,
-                {name: file for file, name in names.items()},
-                detector,
-                options.fpr,
-                model=options.model.name,
-                measures=measures,
-            )
+            report.write_report(out, verdicts, paths, detector, measures, **how)
     if distributed.rank() == 0:
-        n = sum(verdict.verdict == "anomalous" for verdict in verdicts)
-        print(f"{n} of {len(verdicts)} images are called anomalous")
-        for name, value in measures.items():
-            print(f"{name} {value:.3f}")
-        print(options.report / "report.html")
+        _tell(verdicts, measures, options.report / "report.html")
+
+
+def _tell(
+    verdicts: Sequence[report.Verdict], measures: dict[str, float], page: Path
+) -> None:
+    n = sum(verdict.verdict == "anomalous" for verdict in verdicts)
+    print(f"{n} of {len(verdicts)} images are called anomalous")
+    for name, value in measures.items():
+        print(f"{name} {value:.3f}")
+    print(page)
 
 
 def _warn_of_learned(detector: Detector, files: Sequence[Path]) -> None:

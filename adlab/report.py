@@ -112,27 +112,42 @@ def heat(anomaly_map: Tensor, normal: Normal) -> Image.Image:
 # -- the page
 
 
-def write_page(
-    file: Path,
+def write_report(
+    folder: Path,
     verdicts: Sequence[Verdict],
     paths: Mapping[str, Path],
     detector: Detector,
-    fpr: float,
+    measures: Mapping[str, float],
     *,
+    fpr: float,
     model: str,
-    measures: Mapping[str, float] | None = None,
 ) -> None:
-    """The page.
+    """Write `scores.csv` and `report.html`, beside the pictures of the maps.
 
     Args:
-        file: to write, beside the folder of maps.
+        folder: to write to.
         verdicts: of all images.
         paths: of the image files, by their names in the verdicts.
         detector: what scored them.
-        fpr: that its threshold promises.
+        measures: by name, in [0, 1]; empty, where the kinds are not known.
+        fpr: that the threshold of the detector promises.
         model: the name of its file.
-        measures: by name, in [0, 1], where the kinds are known.
     """
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        write_table(file, verdicts)
+    page = _page(folder, verdicts, paths, detector, measures, fpr, model)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _page(
+    folder: Path,
+    verdicts: Sequence[Verdict],
+    paths: Mapping[str, Path],
+    detector: Detector,
+    measures: Mapping[str, float],
+    fpr: float,
+    model: str,
+) -> str:
     from jinja2 import Environment
 
     normal, limit = normal_of(detector), threshold(detector, fpr)
@@ -141,12 +156,12 @@ def write_page(
         verdict._asdict()
         | {
             "image": _link(_picture(detector.reading.read(paths[verdict.file]))),
-            "heat": _link_of(map_file(file.parent, verdict.file)),
+            "heat": _link_of(map_file(folder, verdict.file)),
         }
         for verdict in ranked[:SHOWN]
     ]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    page = (
+    return (
         Environment(autoescape=True)
         .from_string(template)
         .render(
@@ -156,13 +171,12 @@ def write_page(
             threshold=limit,
             promise=promise(len(normal.scores), fpr),
             histogram=_histogram(normal.scores, verdicts, limit),
-            measures=measures or {},
+            measures=measures,
             detector=repr(detector),
             model=model,
             version=__version__,
         )
     )
-    file.write_text(page, encoding="utf-8")
 
 
 def promise(n_held_out: int, fpr: float) -> str:
