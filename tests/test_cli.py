@@ -265,7 +265,8 @@ def test_a_command_that_is_stopped_leaves_nothing(how, place, tmp_path):
     while not list(tmp_path.glob(".out.*")) and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(how)
-    assert running.wait(60) == 128 + how
+    running.communicate(timeout=60)
+    assert running.returncode == 128 + how
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -276,7 +277,8 @@ def test_two_processes_score_what_one_does(place, tmp_path):
     arguments = ("score", *of(place), "--report")
     main([*arguments, str(tmp_path / "one")])
     running = start(*TORCHRUN, "adlab", *arguments, tmp_path / "two")
-    assert running.wait(120) == 0, running.communicate()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
     sides = [tmp_path / "one", tmp_path / "two"]
     one, two = ({p.relative_to(s) for p in s.rglob("*.*")} for s in sides)
     assert one == two

@@ -688,7 +688,8 @@ def test_a_file_with_other_tensors_is_refused(change, tmp_path):
 
 
 def test_a_file_of_a_later_format_is_named(tmp_path):
-    save_file({}, tmp_path / "file", {"adlab": json.dumps({"format": 2})})
+    header = {"adlab": json.dumps({"format": 2})}
+    save_file({"a": torch.zeros(1)}, tmp_path / "file", header)
     with pytest.raises(ValueError, match=r"format 1, got .* of format 2, of another"):
         adlab.load_detector(tmp_path / "file")
 
