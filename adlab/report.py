@@ -50,8 +50,8 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = check_new_folder(path)
     first = distributed.rank() == 0
     part = distributed.gather([path.with_name(f".{path.name}.{os.getpid()}.part")])[0]
-    part.mkdir(exist_ok=True)
     try:
+        part.mkdir(exist_ok=True)
         yield part
         distributed.gather([])  # all have written
         if first:

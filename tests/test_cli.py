@@ -258,7 +258,7 @@ def start(*arguments, **options):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_stopped_leaves_nothing(how, place, tmp_path):
-    folder = write_images(tmp_path / "in", 400, 3)
+    folder = write_images(tmp_path / "in", 3000, 3)  # more than it can do meanwhile
     arguments = ["score", place / "model", folder, "--fpr", "0.2"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in background, too
     running = start("adlab", *arguments, "--report", tmp_path / "out", preexec_fn=heard)
