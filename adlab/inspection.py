@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from adlab import distributed
 from adlab.data.files import ImageFolder
@@ -127,21 +128,25 @@ def inspect(
             of `Detector.anomaly_score`.
     """
     files = distributed.share(files)
+    if not files:  # more processes than images
+        return
+    images = ImageFolder(files, reading=detector.reading)
     with progress(len(files), "image", what) as bar:
-        for start in range(0, len(files), CHUNK):
-            part = files[start : start + CHUNK]
-            for result in map(Result, part, *_scores_and_maps(detector, part)):
+        for rows in torch.arange(len(files)).split(CHUNK):
+            part = Subset(images, rows.tolist())
+            names = [files[i] for i in part.indices]
+            for result in map(Result, names, *_scores_and_maps(detector, part)):
                 yield result
                 bar.update()
 
 
 def _scores_and_maps(
-    detector: Detector, files: Sequence[Path]
+    detector: Detector, images: Dataset
 ) -> tuple[list[float], Sequence[Tensor | None]]:
     if isinstance(detector, Localizer):
-        scores, maps = detector.score_and_map(files)
+        scores, maps = detector.score_and_map(images)
         return scores.tolist(), maps
-    return detector.anomaly_score(files).tolist(), [None] * len(files)
+    return detector.anomaly_score(images).tolist(), [None] * len(images)
 
 
 def hold_out(

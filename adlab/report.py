@@ -12,15 +12,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from adlab import __version__, distributed
+from adlab.data.files import Reading
 from adlab.detector import Detector
 from adlab.inspection import Normal, normal_of, threshold
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 SHOWN = 200  # images on the page, at most
 SIDE = 320  # pixels of their longer side there, at most
@@ -135,48 +139,45 @@ def write_report(
     """
     with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         write_table(file, verdicts)
-    page = _page(folder, verdicts, paths, detector, measures, fpr, model)
+    normal, ranked = normal_of(detector), sorted(verdicts, key=lambda v: -v.score)
+    limit = threshold(detector, fpr)
+    page = _page(
+        results=ranked,
+        shown=_shown(folder, ranked[:SHOWN], paths, detector.reading),
+        n_anomalous=sum(verdict.verdict == "anomalous" for verdict in verdicts),
+        threshold=limit,
+        promise=promise(len(normal.scores), fpr),
+        histogram=_histogram(normal.scores, verdicts, limit),
+        measures=measures,
+        detector=repr(detector),
+        model=model,
+        version=__version__,
+    )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _page(
+def _shown(
     folder: Path,
     verdicts: Sequence[Verdict],
     paths: Mapping[str, Path],
-    detector: Detector,
-    measures: Mapping[str, float],
-    fpr: float,
-    model: str,
-) -> str:
-    from jinja2 import Environment
-
-    normal, limit = normal_of(detector), threshold(detector, fpr)
-    ranked = sorted(verdicts, key=lambda verdict: -verdict.score)
-    shown = [
+    reading: Reading,
+) -> list[dict[str, object]]:
+    """What the page says of each image, with its picture and that of its map."""
+    return [
         verdict._asdict()
         | {
-            "image": _link(_picture(detector.reading.read(paths[verdict.file]))),
+            "image": _link(_picture(reading.read(paths[verdict.file]))),
             "heat": _link_of(map_file(folder, verdict.file)),
         }
-        for verdict in ranked[:SHOWN]
+        for verdict in verdicts
     ]
+
+
+def _page(**content: object) -> str:
+    from jinja2 import Environment
+
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            results=ranked,
-            shown=shown,
-            n_anomalous=sum(verdict.verdict == "anomalous" for verdict in verdicts),
-            threshold=limit,
-            promise=promise(len(normal.scores), fpr),
-            histogram=_histogram(normal.scores, verdicts, limit),
-            measures=measures,
-            detector=repr(detector),
-            model=model,
-            version=__version__,
-        )
-    )
+    return Environment(autoescape=True).from_string(template).render(**content)
 
 
 def promise(n_held_out: int, fpr: float) -> str:
@@ -190,7 +191,9 @@ def promise(n_held_out: int, fpr: float) -> str:
     )
 
 
-def _histogram(normal: Sequence[float], verdicts: Sequence[Verdict], limit: float):
+def _histogram(
+    normal: Sequence[float], verdicts: Sequence[Verdict], limit: float
+) -> Markup:
     """An svg of both distributions."""
     from markupsafe import Markup
     from matplotlib import rc_context

@@ -78,10 +78,9 @@ class Tiled(Localizer):
         return self.tile // 8 if self.overlap is None else self.overlap
 
     def _fit(self, images: object) -> None:
-        first = next(self._stream(self._as_dataset(images)))
-        places = self._corners(first)
-        tiles = Tiles(self._as_dataset(images), places, self.tile)
-        self.detector_ = fit_inside(self, tiles)
+        images = self._as_dataset(images)
+        places = self._corners(next(self._stream(images)))
+        self.detector_ = fit_inside(self, Tiles(images, places, self.tile))
 
     def _corners(self, batch: Tensor) -> list[tuple[int, int]]:
         size = tuple(batch.shape[2:])

@@ -100,6 +100,13 @@ class Counting:
         return self.reading.read(file)
 
 
+def test_images_that_come_once_are_enough():
+    images = pictures(4)
+    maps = Tiled(PixelGaussian(), 8, 2).fit(iter([images])).anomaly_map(images)
+    expected = Tiled(PixelGaussian(), 8, 2).fit(images).anomaly_map(images)
+    torch.testing.assert_close(maps, expected)
+
+
 def test_it_keeps_the_contract():
     adlab.check_detector(Tiled(Patchwise(Gaussian(), 4), 12, 4))
 
