@@ -34,6 +34,7 @@ FOLDED = {
     "cellView": "form",
     "jupyter": {"source_hidden": True},
 }  # folds the code in Colab and in JupyterLab
+SOLUTION = "#### Solution to exercise "  # what stands below such a heading is folded
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -84,16 +85,34 @@ def is_setup(cell):
     return cell.cell_type == "code" and "setup" in cell.metadata.get("tags", [])
 
 
+def is_solution(cell):
+    """Tell whether a cell is the heading of a solution."""
+    return cell.cell_type == "markdown" and cell.source.startswith(SOLUTION)
+
+
 def cell_metadata(cell):
     """Return the metadata that a cell is committed with."""
     tags = list(cell.metadata.get("tags", []))
     folded = "setup" in tags or "solution" in tags
     if folded and "hide-cell" not in tags:
         tags.append("hide-cell")
+    if ("answer" in tags or is_solution(cell)) and "remove-cell" not in tags:
+        tags.append("remove-cell")  # from the book, where nobody writes
     kept = {"tags": tags} if tags else {}
     if "mystnb" in cell.metadata:
         kept["mystnb"] = cell.metadata["mystnb"]
+    if is_solution(cell):
+        kept["jp-MarkdownHeadingCollapsed"] = True
     return nbformat.from_dict(kept | (copy.deepcopy(FOLDED) if folded else {}))
+
+
+def notebook_metadata(cells):
+    """Return the metadata that a notebook is committed with; Colab finds there which
+    headings are folded.
+    """
+    solutions = [cell.id for cell in cells if is_solution(cell)]
+    colab = {"colab": {"collapsed_sections": solutions}} if solutions else {}
+    return nbformat.from_dict(copy.deepcopy(NOTEBOOK_METADATA) | colab)
 
 
 def notebook(source, url, branch, name):
@@ -112,7 +131,6 @@ def notebook(source, url, branch, name):
     for cell, was in zip(first, old.values(), strict=True):
         cell.id = was.id if was else cell.id
     result.cells = [title, *first, *rest]
-    result.metadata = nbformat.from_dict(copy.deepcopy(NOTEBOOK_METADATA))
     result.nbformat, result.nbformat_minor = 4, 5
 
     seen = set()
@@ -123,6 +141,7 @@ def notebook(source, url, branch, name):
         if cell.get("id") in seen | {None}:
             cell.id = uuid4().hex[:8]
         seen.add(cell.id)
+    result.metadata = notebook_metadata(result.cells)
     return result
 
 
