@@ -50,8 +50,11 @@ def log_density(
 
 
 def _blocks(x: Tensor, n_numbers: int | None = None) -> tuple[Tensor, ...]:
-    """Vectors, or what belongs to vectors of so many numbers, in blocks."""
-    return x.split(max(1, _BLOCK // (n_numbers or x.shape[1])))
+    """Vectors, or what belongs to vectors of D numbers, in blocks: larger ones where D
+    is, as a D × D matrix is read for each.
+    """
+    d = n_numbers or x.shape[1]
+    return x.split(max(1, _BLOCK // d, min(d, 4 * _BLOCK // d)))
 
 
 def _invert(factors: Tensor) -> Tensor:
