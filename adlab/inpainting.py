@@ -18,14 +18,7 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    avg_pool2d,
-    conv2d,
-    conv_transpose2d,
-    interpolate,
-    max_pool2d,
-    pad,
-)
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from adlab import similarity
 from adlab._checks import check_counts, check_number
@@ -125,7 +118,7 @@ class UNet(nn.Module):
         self.factor = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(map(_level, inside, widths))
         self.up = nn.ModuleList(
-            _LevelUp(*_level(coarse + fine, fine)) for fine, coarse in pairwise(widths)
+            _level(coarse + fine, fine) for fine, coarse in pairwise(widths)
         )
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # faster on a CPU
@@ -139,7 +132,7 @@ class UNet(nn.Module):
             x = level(max_pool2d(x, 2) if skips else x)
             skips.append(x)
         for level, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
-            x = level(x, skip)
+            x = level(torch.cat([interpolate(x, scale_factor=2), skip], 1))
         return self.last(x)[..., :height, :width]
 
 
@@ -150,30 +143,6 @@ def _level(inside: int, outside: int) -> nn.Sequential:
         nn.Conv2d(outside, outside, 3, padding=1),
         nn.ReLU(inplace=True),
     )
-
-
-class _LevelUp(nn.Sequential):
-    """A level on the way up: what comes from below, enlarged, beside what the level had
-    on the way down.
-    """
-
-    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
-        if self.training:
-            both = torch.cat([interpolate(below, scale_factor=2), skip], 1)
-            return super().forward(both)
-        first, *others = self
-        return nn.Sequential(*others)(_joint_convolution(first, below, skip))
-
-
-def _joint_convolution(conv: nn.Conv2d, below: Tensor, skip: Tensor) -> Tensor:
-    """The convolution of both, the one from below enlarged, without laying them side by
-    side. To enlarge and then convolve is to convolve transposed, by a kernel that has
-    each weight at the 2 × 2 pixels that it meets: fewer products, to rounding the same.
-    """
-    n = below.shape[1]
-    kernel = 4 * avg_pool2d(pad(conv.weight[:, :n].flip(2, 3), [1] * 4), 2, 1)
-    enlarged = conv_transpose2d(below, kernel.transpose(0, 1), stride=2, padding=1)
-    return enlarged.add_(conv2d(skip, conv.weight[:, n:], conv.bias, padding=1))
 
 
 def in_strips(network: UNet, images: Tensor) -> Tensor:
