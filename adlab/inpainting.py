@@ -145,6 +145,22 @@ def _level(inside: int, outside: int) -> nn.Sequential:
     )
 
 
+def in_strips(network: UNet, images: Tensor) -> Tensor:
+    """What a network gives of images (N, C, H, W), one strip of rows after the other.
+
+    The features of a strip fit into memory that is there already; those of a large image
+    are laid into new memory each time, which costs as much as the convolutions. Each
+    strip is seen with a margin, as wide as a pixel's view.
+    """
+    rows, margin = 64 * network.factor, 6 * network.factor
+    strips = []
+    for top in range(0, images.shape[2], rows):
+        start = max(0, top - margin)
+        strip = network(images[:, :, start : top + rows + margin])
+        strips.append(strip[:, :, top - start :][:, :, :rows])
+    return torch.cat(strips, 2)
+
+
 # -- loss and score
 
 
@@ -309,7 +325,8 @@ class Inpainting(Localizer):
         """
         size = (*batch.shape[2:], cell_size, self.n_sets)
         masks = self._constant(size, lambda: cell_masks(*size))
-        return sum(inpaint(self.network_, batch, mask[None]) for mask in masks)
+        network = partial(in_strips, self.network_)
+        return sum(inpaint(network, batch, mask[None]) for mask in masks)
 
     def _map(self, batch: Tensor) -> Tensor:
         if min(batch.shape[2:]) < SMALLEST:
