@@ -246,8 +246,9 @@ class Plan:
             [asked] = [e for e in chapter.exercises if e.number == int(named[2])]
             words = f"{chapter.number}." if chapter.number else f"{chapter.title} "
             return f"{words}{asked.number} {'★' * asked.stars}", asked.minutes
-        minutes, words = text.split(": ", 1)
-        return f"{words} ({minutes} min)", int(minutes)
+        if named := re.fullmatch(r"(\d+): (.+)", text):
+            return f"{named[2]} ({named[1]} min)", int(named[1])
+        raise ValueError(f"plan: expected `7.2`, `chapter 7` or `30: …`, got {text!r}")
 
     def cell(self, text):
         """Return the entries of a cell, and the minutes of all of them."""

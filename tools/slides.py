@@ -1,0 +1,260 @@
+"""Make slides of the chapters, which need no network.
+
+What is shown follows from a chapter's form: its title, what one learns, every figure with
+its caption, every displayed formula with its sentence, the titles of the exercises, and
+the summary. The tag `slide` shows a cell as it stands, `skip-slide` leaves it out.
+
+Outputs are those that the book was built with, or else the chapter is run.
+
+Usage: python -m tools.slides [notebook ...]
+"""
+
+import importlib.util
+import re
+import shutil
+import sys
+from html import escape
+from pathlib import Path
+
+import nbformat
+
+from tools import timings
+
+ROOT = timings.ROOT
+LISTS = ("You will learn", "Summary")  # sections that are shown whole
+NO_FIGURES = ("Exercises", "Further reading")  # solutions stay folded
+WORDS = 120  # on a slide
+BEFORE = 40  # of a paragraph before a formula; else its last sentence
+DISPLAYED = re.compile(r"\s*(\$\$.*?\$\$)\s*", re.DOTALL)
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+REVEAL = (  # of its files, those that are used; other themes fetch fonts
+    "dist/reveal.css",
+    "dist/reveal.js",
+    "dist/theme/white.css",
+    "dist/theme/fonts/source-sans-pro",
+    "plugin/notes/notes.js",
+)
+INNER_LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:)[^)]*\)")
+
+
+# -- what is shown
+
+
+def deck(book):
+    """Return a notebook of slides, made of an executed one."""
+    import course
+
+    title, *rest = course.sections(book.cells)
+    slides = [
+        opening(title[1][0]),
+        *body(re.match("# (.+)", book.cells[0].source)[1], title[1][1:]),
+    ]
+    for heading, cells in rest:
+        slides += section(heading, cells)
+    return nbformat.v4.new_notebook(cells=list(map(as_slide, slides)))
+
+
+def as_slide(cell):
+    """Return a cell that begins a slide."""
+    shown = nbformat.from_dict(cell)
+    shown.metadata["slideshow"] = {"slide_type": "slide"}
+    return shown
+
+
+def text_slide(heading, text):
+    """Return a slide of Markdown; links to other files of the book become their text."""
+    return nbformat.v4.new_markdown_cell(
+        INNER_LINK.sub(r"\1", f"## {heading}\n\n{text}")
+    )
+
+
+def opening(cell):
+    """Return the first slide: the title, and what the chapter is about."""
+    return nbformat.v4.new_markdown_cell(INNER_LINK.sub(r"\1", cell.source))
+
+
+def section(heading, cells):
+    """Return the slides of a section."""
+    if heading in LISTS:
+        text = re.sub(r"^## .*", "", "\n\n".join(each.source for each in cells))
+        return [text_slide(heading, page) for page in pages(text)]
+    if heading == "Exercises":
+        return [text_slide(heading, titles(cells))]
+    return body(heading, cells)
+
+
+def pages(text):
+    """Return the list of a section, in pages; what stands around the list is left out."""
+    found = [""]
+    for item in re.findall(r"^(?:-|\d+\.) .+", text, re.MULTILINE):
+        if found[-1] and len(f"{found[-1]} {item}".split()) > WORDS:
+            found.append("")
+        found[-1] += f"{item}\n"
+    return found
+
+
+def titles(cells):
+    """Return the exercises of a chapter, as a list."""
+    text = "\n".join(each.source for each in cells)
+    return "\n".join(
+        f"{number}. {title}"
+        for number, title in re.findall(
+            r"^### Exercise (\d+): (.+)", text, re.MULTILINE
+        )
+    )
+
+
+def body(heading, cells):
+    """Return the slides of a section that is not shown whole."""
+    slides = []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "slide" in tags:
+            slides.append(cell)
+        elif cell.cell_type == "markdown":
+            heading, found = formulas(heading, cell.source)
+            slides += [] if "skip-slide" in tags else found
+        elif "skip-slide" not in tags and heading not in NO_FIGURES:
+            slides += figure(heading, cell)
+    return slides
+
+
+def figure(heading, cell):
+    """Return the slide of a figure, in a list; an empty one if the cell draws none."""
+    words = cell.metadata.get("mystnb", {})
+    pictures = [
+        output.data["image/png"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    if "figure" not in words or not pictures:
+        return []
+    alt, source = escape(words["image"]["alt"]), pictures[-1].replace("\n", "")
+    picture = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
+    return [text_slide(heading, f"{picture}\n\n{words['figure']['caption']}")]
+
+
+def formulas(heading, text):
+    """Return the last heading of a text, and a slide for each formula that is displayed:
+    its sentence, formulas that continue it included.
+    """
+    blocks = re.split(r"\n{2,}", DISPLAYED.sub(r"\n\n\1\n\n", text).strip())
+    slides, place = [], 0
+    while place < len(blocks):
+        if found := re.match(r"##+ (.+)", blocks[place]):
+            heading = found[1]
+        if blocks[place].startswith("$$"):
+            end = end_of_sentence(blocks, place)
+            before = lead(blocks[place - 1]) if place else ""
+            shown = [before, *blocks[place : end - 1], first(blocks, end - 1)]
+            slides.append(text_slide(heading, "\n\n".join(shown)))
+            place = end - 1
+        place += 1
+    return heading, slides
+
+
+def end_of_sentence(blocks, place):
+    """Return where the sentence ends that goes on after the formula at a place."""
+    end = place + 1
+    while end < len(blocks) and blocks[end][0].islower():
+        end += 1
+        if end < len(blocks) and blocks[end].startswith("$$"):
+            end += 1
+    return end
+
+
+def lead(block):
+    """Return what leads to a formula: a short paragraph, or its last sentence."""
+    if re.match(r"[#>|<-]", block):
+        return ""
+    return block if len(block.split()) <= BEFORE else SENTENCE.split(block)[-1]
+
+
+def first(blocks, place):
+    """Return a block; of prose, its first sentence."""
+    text = blocks[place]
+    return text if text.startswith("$$") else SENTENCE.split(text)[0]
+
+
+# -- how it is written
+
+
+def executed(path):
+    """Return a notebook with outputs: those of the book, if they are of today's notebook
+    and package; else it is run, and they are kept for the book.
+    """
+    import fresh
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    cache = get_cache(str(ROOT / "_build" / ".jupyter_cache" / fresh.digest(ROOT)))
+    book = nbformat.read(path, as_version=4)
+    try:
+        return cache.merge_match_into_notebook(book)[1]
+    except KeyError:
+        ran = timings.execute(path)
+        bundle = CacheBundleIn(ran, str(path))
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        return ran
+
+
+def render(slides, title):
+    """Return the page of a notebook of slides."""
+    from nbconvert import SlidesExporter
+
+    exporter = SlidesExporter(
+        template_name="slides_template",
+        extra_template_basedirs=[str(Path(__file__).parent)],
+        reveal_url_prefix="reveal",
+        reveal_theme="white",
+        reveal_width="1280",
+        reveal_height="720",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    slides.metadata["title"] = title
+    return exporter.from_notebook_node(slides)[0]
+
+
+def installed(name, *inside):
+    """Return a folder of an installed package; it need not be importable."""
+    found = importlib.util.find_spec(name)
+    return Path(found.submodule_search_locations[0], *inside)
+
+
+def copy_scripts(folder):
+    """Put reveal.js and MathJax beside the slides."""
+    reveal = installed("sphinx_revealjs", "_static", "revealjs")
+    for part in REVEAL:
+        target = folder / "reveal" / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (reveal / part).is_dir():
+            shutil.copytree(reveal / part, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(reveal / part, target)
+    mathjax = installed("sphinx-mathjax-offline", "static", "mathjax")
+    (folder / "mathjax").mkdir(exist_ok=True)
+    shutil.copy(mathjax / "tex-svg-full.js", folder / "mathjax")
+
+
+def write(path, folder):
+    """Write the slides of one chapter; return their file."""
+    book = executed(path)
+    number = re.match(r"\d+", path.stem)
+    file = folder / f"{number[0] if number else path.stem}.html"
+    part = file.with_suffix(".part")
+    part.write_text(render(deck(book), path.stem), encoding="utf-8")
+    return part.replace(file)
+
+
+def main(paths):
+    """Write the slides of all chapters."""
+    folder = ROOT / "_build" / "slides"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_scripts(folder)
+    for path in paths:
+        print(write(path, folder).relative_to(ROOT), flush=True)
+
+
+if __name__ == "__main__":
+    main(list(map(Path, sys.argv[1:])) or sorted(ROOT.glob("notebooks/*.ipynb")))
