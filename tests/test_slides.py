@@ -27,8 +27,9 @@ def drawing(caption, *tags):
 FORMULA = """\
 ### Two laws
 
-Nobody has to read all of this paragraph, which is much longer than what belongs on a slide, goes on for a while,
-says one thing and then another, comes to no end where it should, and repeats itself. In short, [the law](02_x.ipynb) is
+Nobody has to read all of this paragraph, which is much longer than what belongs on a slide,
+goes on for a while, says one thing and then another, comes to no end where it should, and
+repeats itself. In short, [the law](02_x.ipynb) is
 
 $$a = b,$$
 
@@ -46,7 +47,9 @@ CELLS = [
     prose("# A small chapter\n\nWhat it is about."),
     nbformat.v4.new_code_cell("import this", metadata={"tags": ["setup"]}),
     drawing("The first figure, of $x$."),
-    prose("## You will learn\n\nAfter it you can\n\n1. count;\n2. stop.\n\nYou need time."),
+    prose(
+        "## You will learn\n\nAfter it you can\n\n1. count;\n2. stop.\n\nYou need time."
+    ),
     prose("## Laws\n\nMuch that is only read."),
     prose(FORMULA),
     nbformat.v4.new_code_cell("print('only read')"),
