@@ -260,7 +260,7 @@ def test_the_page_has_every_directive(lecturer):
 
 
 def test_sections_that_were_timed_are_of_chapters(course):
-    """Sections may have been renamed since; `make timings` writes them anew."""
+    """Sections may have been renamed since; `tools/timings.py --sections` writes them anew."""
     with (ROOT / "book" / "results" / "sections.csv").open(encoding="utf-8") as lines:
         timed = {row["chapter"] for row in csv.DictReader(lines)}
     assert timed == {chapter.name for chapter in course.chapters(ROOT)}

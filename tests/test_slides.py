@@ -29,7 +29,8 @@ FORMULA = """\
 
 Nobody has to read all of this paragraph, which is much longer than what belongs on a slide,
 goes on for a while, says one thing and then another, comes to no end where it should, and
-repeats itself. In short, [the law](02_x.ipynb) is
+repeats itself. Enough. In short, after all that was said about it, so much at length, [the
+law](02_x.ipynb) is
 
 $$a = b,$$
 
@@ -58,7 +59,7 @@ CELLS = [
     prose("$$left = out$$", "skip-slide"),
     prose("## Exercises\n\n### Exercise 1: go on ★\n\nHow?"),
     drawing("A solution.", "solution"),
-    prose("## Summary\n\n- " + "One. " * 100 + "\n- " + "Two. " * 100),
+    prose("## Summary\n\n- " + "One. " * 140 + "\n- " + "Two. " * 140),
 ]
 
 
@@ -74,7 +75,10 @@ def deck():
 
 def test_what_is_shown_and_in_which_order(deck):
     texts = [re.sub(r"<img.*?>", "PICTURE", cell.source) for cell in deck.cells]
-    law = "## Two laws\n\nIn short, the law is\n\n$$a = b,$$\n\nwhere $b$ is given."
+    law = (
+        "## Two laws\n\nIn short, after all that was said about it, so much at length, the"
+        "\nlaw is\n\n$$a = b,$$\n\nwhere $b$ is given."
+    )
     assert texts[:6] == [
         "# A small chapter\n\nWhat it is about.",
         "## A small chapter\n\nPICTURE\n\nThe first figure, of $x$.",

@@ -23,8 +23,8 @@ from tools import timings
 ROOT = timings.ROOT
 LISTS = ("You will learn", "Summary")  # sections that are shown whole
 NO_FIGURES = ("Exercises", "Further reading")  # solutions stay folded
-WORDS = 120  # on a slide
-BEFORE = 40  # of a paragraph before a formula; else its last sentence
+WORDS = 150  # on a slide
+LEAD = 15  # words before a formula, at least, in whole sentences
 DISPLAYED = re.compile(r"\s*(\$\$.*?\$\$)\s*", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 REVEAL = (  # of its files, those that are used; other themes fetch fonts
@@ -164,10 +164,14 @@ def end_of_sentence(blocks, place):
 
 
 def lead(block):
-    """Return what leads to a formula: a short paragraph, or its last sentence."""
+    """Return what leads to a formula: the last sentences of a paragraph."""
     if re.match(r"[#>|<-]", block):
         return ""
-    return block if len(block.split()) <= BEFORE else SENTENCE.split(block)[-1]
+    sentences = SENTENCE.split(block)
+    text = sentences.pop()
+    while sentences and len(text.split()) < LEAD:
+        text = f"{sentences.pop()} {text}"
+    return text
 
 
 def first(blocks, place):
