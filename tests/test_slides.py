@@ -36,7 +36,14 @@ $$a = b,$$
 
 where $b$ is given. Not this.
 
-Then
+### Two laws
+
+$$x = y$$
+
+Without more.
+
+- One.
+- Then
 
 $$c = d$$
 
@@ -79,16 +86,17 @@ def test_what_is_shown_and_in_which_order(deck):
         "## Two laws\n\nIn short, after all that was said about it, so much at length, the"
         "\nlaw is\n\n$$a = b,$$\n\nwhere $b$ is given."
     )
-    assert texts[:6] == [
+    assert texts[:7] == [
         "# A small chapter\n\nWhat it is about.",
         "## A small chapter\n\nPICTURE\n\nThe first figure, of $x$.",
         "## You will learn\n\n1. count;\n2. stop.\n",
         law,
+        "## Two laws\n\n\n\n$$x = y$$\n\nWithout more.",
         "## Two laws\n\nThen\n\n$$c = d$$\n\nand\n\n$$e = f.$$",
         "A claim.",
     ]
-    assert texts[6] == "## Exercises\n\n1. go on ★"
-    assert [text.split()[3] for text in texts[7:]] == ["One.", "Two."]
+    assert texts[7] == "## Exercises\n\n1. go on ★"
+    assert [text.split()[3] for text in texts[8:]] == ["One.", "Two."]
 
 
 def test_a_picture_keeps_its_words(deck):

@@ -84,13 +84,18 @@ def section(heading, cells):
 
 
 def pages(text):
-    """Return the list of a section, in pages; what stands around the list is left out."""
-    found = [""]
-    for item in re.findall(r"^(?:-|\d+\.) .+", text, re.MULTILINE):
-        if found[-1] and len(f"{found[-1]} {item}".split()) > WORDS:
-            found.append("")
-        found[-1] += f"{item}\n"
-    return found
+    """Return the list of a section, in pages of about the same length; what stands around
+    the list is left out.
+    """
+    items = re.findall(r"^(?:-|\d+\.) .+", text, re.MULTILINE)
+    lengths = [len(item.split()) for item in items]
+    n_pages = -(-sum(lengths) // WORDS)
+    found, before = [""] * n_pages, 0
+    for item, length in zip(items, lengths, strict=True):
+        middle = (before + length / 2) / sum(lengths)
+        found[int(middle * n_pages)] += f"{item}\n"
+        before += length
+    return [page for page in found if page]
 
 
 def titles(cells):
@@ -144,8 +149,8 @@ def formulas(heading, text):
         if found := re.match(r"##+ (.+)", blocks[place]):
             heading = found[1]
         if blocks[place].startswith("$$"):
-            end = end_of_sentence(blocks, place)
             before = lead(blocks[place - 1]) if place else ""
+            end = end_of_sentence(blocks, place, led=before != "")
             shown = [before, *blocks[place : end - 1], first(blocks, end - 1)]
             slides.append(text_slide(heading, "\n\n".join(shown)))
             place = end - 1
@@ -153,21 +158,32 @@ def formulas(heading, text):
     return heading, slides
 
 
-def end_of_sentence(blocks, place):
-    """Return where the sentence ends that goes on after the formula at a place."""
+def end_of_sentence(blocks, place, led):
+    """Return where the sentence ends that goes on after the formula at a place; where
+    nothing leads to the formula, what follows is of it.
+    """
     end = place + 1
-    while end < len(blocks) and blocks[end][0].islower():
-        end += 1
+    while end < len(blocks) and (
+        blocks[end][0].islower() or not (led or at_mark(blocks[end]))
+    ):
+        led, end = True, end + 1
         if end < len(blocks) and blocks[end].startswith("$$"):
             end += 1
     return end
 
 
+def at_mark(block):
+    """Tell whether a block is no prose: a heading, a quotation, a table, HTML, a formula."""
+    return re.match(r"[#>|<$]", block) is not None
+
+
 def lead(block):
-    """Return what leads to a formula: the last sentences of a paragraph."""
-    if re.match(r"[#>|<-]", block):
+    """Return what leads to a formula: the last sentences of a paragraph, or of the last
+    entry of a list.
+    """
+    if at_mark(block):
         return ""
-    sentences = SENTENCE.split(block)
+    sentences = SENTENCE.split(re.split(r"(?m)^(?:- |\d+\. )", block)[-1])
     text = sentences.pop()
     while sentences and len(text.split()) < LEAD:
         text = f"{sentences.pop()} {text}"

@@ -38,7 +38,7 @@ from adlab.check.densities import (
     ssim,
     with_reconstruction_features,
 )
-from adlab.check.engine import CheckError
+from adlab.check.engine import Check, CheckError
 from adlab.check.features import (
     distance_to_nearest,
     error_and_variance,
@@ -63,7 +63,7 @@ from adlab.check.tasks import (
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
 
-CHAPTERS = {  # whose exercises they try
+CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     1: (pixel_gaussian,),
     2: (auroc, average_precision, pro, quantile_threshold),
     3: (kl_divergence, sample, ssim),

@@ -145,20 +145,17 @@ def amount(title, cells):
     """Return how much of a section is read: prose and captions, formulas, and lines of
     code that are shown.
     """
-    text = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    shown = [c for c in cells if not HIDDEN & set(c.metadata.get("tags", []))]
+    text = " ".join(c.source for c in shown if c.cell_type == "markdown")
+    code = "\n".join(c.source for c in shown if c.cell_type == "code")
     captions = [
         cell.metadata["mystnb"]["figure"]["caption"]
         for cell in cells
         if "figure" in cell.metadata.get("mystnb", {})
     ]
-    code = [
-        cell.source
-        for cell in cells
-        if cell.cell_type == "code" and not HIDDEN & set(cell.metadata.get("tags", []))
-    ]
     prose = NOT_READ.sub(" ", FORMULA.sub(" ", text))
     words = re.findall(r"\w\S*|\$\S", " ".join([prose, *captions]))
-    lines = [line for line in "\n".join(code).splitlines() if line.strip()]
+    lines = [line for line in code.splitlines() if line.strip()]
     return Section(title, len(words), len(FORMULA.findall(text)), len(lines))
 
 
