@@ -165,7 +165,7 @@ def test_seconds_are_summed_by_section(lecturer, house, monkeypatch):
     assert table["A section"] == "3.5"
     shown = lecturer.sections(house)
     assert "2 Second: 1 minutes to read, 12 s to run" in shown
-    assert "| A section | 8 | 1 | 2 | 1 | 3.5 |" in shown
+    assert "| A section | 1 | 3.5 | 8 | 1 | 2 |" in shown
     assert rows[0][-1] in shown  # the day
 
 
@@ -178,6 +178,7 @@ def test_hours_of_a_plan_add_up(lecturer, house):
         [c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()
     ]
     _, _, a, b, total = cells
+    a = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in a]
     assert a[1:5] == [
         "{doc}`1 </notebooks/01_first>`",
         "talk (30 min)",

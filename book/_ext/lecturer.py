@@ -33,7 +33,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from adlab import check
 
-ROW, LEFT, WIDTH = 30, 112, 440  # of the picture, in units of its own
+ROW, LEFT, WIDTH = 30, 80, 450  # of the picture, in units of its own
 SCHEDULE = ("session", "read before", "shown", "exercises", "assigned")
 HOURS = ("hours before", "in class", "after")
 NOTHING = "–"
@@ -134,16 +134,16 @@ def sections_of(chapter, rows):
     cells = [
         (
             section.title,
+            f"{section.minutes:.0f}",
+            f"{ran[section.title]:.1f}" if section.title in ran else NOTHING,
             section.words,
             section.formulas,
             section.lines,
-            f"{section.minutes:.0f}",
-            f"{ran[section.title]:.1f}" if section.title in ran else NOTHING,
         )
         for section in chapter.sections
     ]
     run = f"{sum(ran.values()):.0f} s to run" if ran else "not yet timed"
-    columns = ("section", "words", "formulas", "lines", "minutes", "seconds")
+    columns = ("section", "minutes", "seconds", "words", "formulas", "lines")
     summary = f"{chapter.label}: {chapter.minutes:.0f} minutes to read, {run}"
     return folded(summary, table(columns, cells))
 
@@ -245,7 +245,8 @@ class Plan:
             chapter = self.chapters[named[1]]
             [asked] = [e for e in chapter.exercises if e.number == int(named[2])]
             words = f"{chapter.number}." if chapter.number else f"{chapter.title} "
-            return f"{words}{asked.number} {'★' * asked.stars}", asked.minutes
+            stars = "\N{NO-BREAK SPACE}" + "★" * asked.stars
+            return f"{words}{asked.number}{stars}", asked.minutes
         if named := re.fullmatch(r"(\d+): (.+)", text):
             return f"{named[2]} ({named[1]} min)", int(named[1])
         raise ValueError(f"plan: expected `7.2`, `chapter 7` or `30: …`, got {text!r}")
