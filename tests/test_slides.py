@@ -108,8 +108,9 @@ def test_a_picture_keeps_its_words(deck):
 def test_the_page_fetches_only_what_lies_beside_it(deck, tmp_path):
     slides.copy_scripts(tmp_path)
     page = tmp_path / "01.html"
-    page.write_text(slides.render(deck, "A small chapter"), encoding="utf-8")
+    page.write_text(slides.render(deck), encoding="utf-8")
     assert page.read_text().count("<section") == 2 * len(deck.cells)  # one in another
+    assert "<title>A small chapter slides</title>" in page.read_text()
     fetched = check_book.Page(page.read_text(encoding="utf-8")).fetched
     assert {"reveal/dist/reveal.js", "mathjax/tex-svg-full.js"} <= set(fetched)
     assert list(check_book.faults_of_page(page, tmp_path)) == []

@@ -22,7 +22,6 @@ from tools import timings
 
 ROOT = timings.ROOT
 LISTS = ("You will learn", "Summary")  # sections that are shown whole
-NO_FIGURES = ("Exercises", "Further reading")  # solutions stay folded
 WORDS = 150  # on a slide
 LEAD = 15  # words before a formula, at least, in whole sentences
 DISPLAYED = re.compile(r"\s*(\$\$.*?\$\$)\s*", re.DOTALL)
@@ -44,14 +43,14 @@ def deck(book):
     """Return a notebook of slides, made of an executed one."""
     import course
 
-    title, *rest = course.sections(book.cells)
-    slides = [
-        opening(title[1][0]),
-        *body(re.match("# (.+)", book.cells[0].source)[1], title[1][1:]),
-    ]
+    (_, (first_cell, *top)), *rest = course.sections(book.cells)
+    title = re.match("# (.+)", first_cell.source)[1]
+    slides = [opening(first_cell), *body(title, top)]
     for heading, cells in rest:
         slides += section(heading, cells)
-    return nbformat.v4.new_notebook(cells=list(map(as_slide, slides)))
+    return nbformat.v4.new_notebook(
+        cells=list(map(as_slide, slides)), metadata={"title": title}
+    )
 
 
 def as_slide(cell):
@@ -119,7 +118,7 @@ def body(heading, cells):
         elif cell.cell_type == "markdown":
             heading, found = formulas(heading, cell.source)
             slides += [] if "skip-slide" in tags else found
-        elif "skip-slide" not in tags and heading not in NO_FIGURES:
+        elif "skip-slide" not in tags:
             slides += figure(heading, cell)
     return slides
 
@@ -218,7 +217,7 @@ def executed(path):
         return ran
 
 
-def render(slides, title):
+def render(slides):
     """Return the page of a notebook of slides."""
     from nbconvert import SlidesExporter
 
@@ -232,7 +231,6 @@ def render(slides, title):
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    slides.metadata["title"] = title
     return exporter.from_notebook_node(slides)[0]
 
 
@@ -263,7 +261,7 @@ def write(path, folder):
     number = re.match(r"\d+", path.stem)
     file = folder / f"{number[0] if number else path.stem}.html"
     part = file.with_suffix(".part")
-    part.write_text(render(deck(book), path.stem), encoding="utf-8")
+    part.write_text(render(deck(book)), encoding="utf-8")
     return part.replace(file)
 
 
