@@ -145,8 +145,8 @@ def test_objectives_beside_exercises(lecturer, house):
     assert "| 1. all. | – | – |" in first
     assert "| objective | 1 ★★ | 2 ★ |" in second
     assert "| 2. two. | ● | – |" in second
-    assert "1. count (★★), checked by `adlab.check.auroc`" in second
-    assert "2. think (★), checked by –" in second
+    assert "1. count (★★): `adlab.check.auroc`" in second
+    assert "2. think (★): check –" in second
     assert "Assignments: {doc}`A project </notebooks/assignments/a>`" in second
 
 

@@ -174,10 +174,15 @@ def matrix(chapter):
 def titles(chapter):
     """Return the exercises of a chapter, with their checks, as a list."""
     return "\n".join(
-        f"{each.number}. {each.title} ({'★' * each.stars}), checked by "
-        + (", ".join(f"`adlab.check.{name}`" for name in each.checks) or NOTHING)
+        f"{each.number}. {each.title} ({'★' * each.stars}): {checked(each)}"
         for each in chapter.exercises
     )
+
+
+def checked(exercise):
+    """Return what tries the answers to an exercise."""
+    names = ", ".join(f"`adlab.check.{name}`" for name in exercise.checks)
+    return names or f"check {NOTHING}"
 
 
 def assigned(chapter, assignments):
