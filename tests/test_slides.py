@@ -132,6 +132,7 @@ def test_a_chapter_is_run_once(monkeypatch, tmp_path):
         runs.append(given)
         book = nbformat.read(given, as_version=4)
         book.cells[2].outputs = CELLS[2].outputs
+        book.cells[2].metadata["execution"] = {"iopub.status.busy": "some time"}
         return book
 
     monkeypatch.setattr(slides.timings, "execute", execute)

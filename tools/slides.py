@@ -212,6 +212,8 @@ def executed(path):
         return cache.merge_match_into_notebook(book)[1]
     except KeyError:
         ran = timings.execute(path)
+        for cell in ran.cells:
+            cell.metadata.pop("execution", None)  # times would hide it from the cache
         bundle = CacheBundleIn(ran, str(path))
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
         return ran
