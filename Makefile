@@ -7,7 +7,7 @@ DRAWS  ?= 20
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lint stamp timings replicate portability picture clean
+.PHONY: help book test serve slides lint stamp timings replicate portability picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
@@ -25,6 +25,10 @@ test: $(VENV)/.installed  ## run the tests of the package, of the project and of
 
 serve: book  ## build the book and serve it at http://localhost:8000, with full search
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
+
+# What the book was built with is shown; a chapter that was not built since its last change is run first.
+slides: $(VENV)/.installed  ## make slides of the chapters in _build/slides, which need no network
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.slides
 
 lint: $(VENV)/.installed  ## put code and notebooks into the common format, and report what cannot be mended
 	$(BIN)/ruff format .

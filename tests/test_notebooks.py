@@ -34,6 +34,8 @@ TAGS = {
     "hide-output",
     "remove-cell",
     "raises-exception",
+    "slide",
+    "skip-slide",
 }
 PICTURE_WITHIN = 8  # cells
 LONGEST, LONG, MEDIAN, WIDEST = 30, 15, 8, 79  # lines, lines, lines, characters

@@ -38,7 +38,7 @@ from adlab.check.densities import (
     ssim,
     with_reconstruction_features,
 )
-from adlab.check.engine import CheckError
+from adlab.check.engine import Check, CheckError
 from adlab.check.features import (
     distance_to_nearest,
     error_and_variance,
@@ -62,6 +62,21 @@ from adlab.check.tasks import (
 )
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
+
+CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
+    1: (pixel_gaussian,),
+    2: (auroc, average_precision, pro, quantile_threshold),
+    3: (kl_divergence, sample, ssim),
+    4: (e_step, m_step),
+    5: (covariance_penalty, with_reconstruction_features),
+    6: (knn_score, pool),
+    7: (distance_to_nearest, mahalanobis_map),
+    8: (error_and_variance,),
+    9: (dirichlet_score, softmax_score, transform),
+    10: (cell_masks, inpaint),
+    11: (best_radius, kernel_distance, soft_boundary_loss),
+    12: (energy_score, fit_weibull, msp_score, oscr),
+}
 
 
 def detector(answer: Detector, images: Tensor | None = None) -> None:
