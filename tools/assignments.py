@@ -29,6 +29,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
+sys.path.insert(0, str(Path(__file__).parent))
+import stamp
+
 ROOT = Path(__file__).resolve().parents[1]
 MASTERS = ROOT / "notebooks" / "assignments"
 BUILT = ROOT / "_build" / "assignments"
@@ -74,9 +77,7 @@ def assign(master, out):
 
 def requirements():
     """Return what Gradescope installs beside otter-grader."""
-    from stamp import repository
-
-    url, _ = repository(ROOT)
+    url, _ = stamp.repository(ROOT)
     return f"adlab[imagenet] @ git+{url}\n"
 
 
@@ -172,9 +173,9 @@ def report(name, result, points, out):
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
     return {
         "submission": name.as_posix(),
-        "points": total(parts),
-        "of": sum(points.values()),
-        **{each: marks for each, (marks, _) in parts.items()},
+        "points": f"{total(parts):g}",
+        "of": f"{sum(points.values()):g}",
+        **{each: f"{marks:g}" for each, (marks, _) in parts.items()},
         "words": "; ".join(
             why or [f"{k}: {w}" for k, (_, s) in parts.items() for w in s]
         ),

@@ -36,10 +36,12 @@ def parts(book):
         if cell.cell_type == "code":
             yield cell, inside
             continue
-        for number, (text, inside) in enumerate(sections(cell.source, inside)):
+        pieces = sections(cell.source, inside)
+        for number, (text, solved) in enumerate(pieces):
             if text.strip():
                 own = {"source": text, "id": f"{cell.id}-{number}"[-64:]}
-                yield nbformat.from_dict(cell | own), inside
+                yield nbformat.from_dict(cell | own), solved
+        inside = pieces[-1][1]
 
 
 def sections(source, inside):
