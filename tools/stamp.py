@@ -112,6 +112,19 @@ def notebook(source, url, branch, name):
     for cell, was in zip(first, old.values(), strict=True):
         cell.id = was.id if was else cell.id
     result.cells = [title, *first, *rest]
+    return tidied(result)
+
+
+def assignment(source, url):
+    """Return the master of an assignment in the form in which it is committed."""
+    result = copy.deepcopy(source)
+    for cell in filter(is_setup, result.cells):
+        cell.source = setup(url)
+    return tidied(result)
+
+
+def tidied(result):
+    """Take outputs and traces of editors out of a notebook; return it."""
     result.metadata = nbformat.from_dict(copy.deepcopy(NOTEBOOK_METADATA))
     result.nbformat, result.nbformat_minor = 4, 5
 
@@ -126,11 +139,10 @@ def notebook(source, url, branch, name):
     return result
 
 
-def stamp_notebook(path, url, branch):
+def stamp_notebook(path, form):
     """Bring one notebook into its committed form; tell whether its file changed."""
     before = path.read_text(encoding="utf-8")
-    source = nbformat.reads(before, as_version=4)
-    after = nbformat.writes(notebook(source, url, branch, path.name)) + "\n"
+    after = nbformat.writes(form(nbformat.reads(before, as_version=4))) + "\n"
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
@@ -166,11 +178,13 @@ def stamp(root):
         re.MULTILINE,
     )
     addresses = {was[1]: url, site(was[1]): site(url)}
-    changed = [
-        path
+    forms = {
+        path: lambda book, name=path.name: notebook(book, url, branch, name)
         for path in sorted(root.glob("notebooks/*.ipynb"))
-        if stamp_notebook(path, url, branch)
-    ]
+    }
+    for path in sorted(root.glob("notebooks/assignments/*.ipynb")):
+        forms[path] = lambda book: assignment(book, url)
+    changed = [path for path, form in forms.items() if stamp_notebook(path, form)]
     return changed + [
         path for path in texts(root) if path.exists() and stamp_text(path, addresses)
     ]
