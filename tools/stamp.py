@@ -112,19 +112,6 @@ def notebook(source, url, branch, name):
     for cell, was in zip(first, old.values(), strict=True):
         cell.id = was.id if was else cell.id
     result.cells = [title, *first, *rest]
-    return tidied(result)
-
-
-def assignment(source, url):
-    """Return the master of an assignment in the form in which it is committed."""
-    result = copy.deepcopy(source)
-    for cell in filter(is_setup, result.cells):
-        cell.source = setup(url)
-    return tidied(result)
-
-
-def tidied(result):
-    """Take outputs and traces of editors out of a notebook; return it."""
     result.metadata = nbformat.from_dict(copy.deepcopy(NOTEBOOK_METADATA))
     result.nbformat, result.nbformat_minor = 4, 5
 
@@ -136,6 +123,16 @@ def tidied(result):
         if cell.get("id") in seen | {None}:
             cell.id = uuid4().hex[:8]
         seen.add(cell.id)
+    return result
+
+
+def assignment(source, url):
+    """Return the master of an assignment in the form in which it is committed: its
+    settings, then as a chapter, but without a badge, which would open the solutions.
+    """
+    settings, *rest = source.cells
+    result = notebook(nbformat.from_dict(source | {"cells": rest}), url, "", "")
+    result.cells = [settings, *(cell for cell in result.cells if not is_badge(cell))]
     return result
 
 
