@@ -167,14 +167,14 @@ def test_the_student_edition_hides_solutions_and_tests(built, name, kind):
     secret = {line for line in lines(blocks(name, kind)) - told if not STAYS(line)}
     book = nbformat.read(built / "student" / f"{name}.ipynb", as_version=4)
     shown = lines([*book.cells, nbformat.from_dict({"source": str(book.metadata)})])
-    assert len(secret) > 10
+    assert secret
     assert not secret & shown
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_student_edition_knows_nothing_of_the_grading(built, name):
     text = (built / "student" / f"{name}.ipynb").read_text(encoding="utf-8")
-    assert not re.findall(r"(?i)hidden|grading|seed\.txt|Rubric|@test_case", text)
+    assert not re.findall(r"(?i)\bhidden\b|grading|seed\.txt|Rubric|@test_case", text)
 
 
 # What Gradescope needs
