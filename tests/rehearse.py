@@ -6,7 +6,8 @@ Usage: python tests/rehearse.py FOLDER NAME [ANSWERS.py ...]
 
 FOLDER is what `tools/assignments.py build` made. Graded are the student edition as it
 is, "unanswered"; with the answers of the master, "reference"; and with those of each
-file. In a file of answers the line `# %% q1` begins what stands in the place of the
+file. No cell of the reference may fail, and of the unanswered only those that are tagged
+for it. In a file of answers the line `# %% q1` begins what stands in the place of the
 reference answer to question 1. Printed is JSON: of each, by question, marks and words.
 """
 
@@ -60,25 +61,33 @@ def answered(book, answers):
     return book
 
 
-def run_cell(cell, names):
-    """Run a cell as a notebook would; what it raises stops only itself."""
+def run_cell(cell, names, forgiven):
+    """Run a cell as a notebook would; where it is forgiven, what it raises is lost."""
     if "setup" not in cell.metadata.get("tags", []):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*[Exception] * forgiven):
             exec(compile(cell.source, cell.get("id", "cell"), "exec"), names)
 
 
-def marks(book, folder):
+def marks(book, folder, forgiven):
     """Run a notebook, and return for each question its marks and its words."""
     from otter.test_files import ExceptionTestFile
 
     names, found = {"__name__": "__main__"}, {}
     for cell in code_cells(book):
-        run_cell(cell, names)
+        run_cell(cell, names, forgiven(cell))
         if question := question_of(cell):
             test = ExceptionTestFile.from_file(str(folder / "tests" / f"{question}.py"))
             test.run(names)
             found[question] = test.score, assignments.words(test.summary())
     return found
+
+
+def is_check(cell):
+    """Tell whether a cell says what is wrong with an answer."""
+    return "raises-exception" in cell.metadata.get("tags", [])
+
+
+FORGIVEN = {"unanswered": is_check, "reference": lambda cell: False}
 
 
 def rehearse(built, name, paths):
@@ -99,7 +108,11 @@ def rehearse(built, name, paths):
         ZipFile(built / "autograder" / f"{name}.zip").extractall(folder)
         sys.path.insert(0, str(Path(folder) / "files"))
         return {
-            key: marks(answered(edition("student"), answers), Path(folder))
+            key: marks(
+                answered(edition("student"), answers),
+                Path(folder),
+                FORGIVEN.get(key, lambda cell: True),
+            )
             for key, answers in given.items()
         }
 

@@ -5,7 +5,7 @@ WORDS = {"q2": "interpolates between scores: that promises nothing"}
 
 
 # %% q2
-def threshold(scores, fpr):
+def quantile_threshold(scores, fpr):
     import numpy as np
 
     return np.quantile(scores, 1 - fpr)

@@ -1,9 +1,9 @@
 """The score is a log-density: low where an image is odd."""
 
-from adlab.vectors import GaussianMixture, Patchwise
+from adlab.vectors import Gaussian, Patchwise
 
 MARKS = {"q1": 0}
-WORDS = {"q1": "on broken fibres the AUROC of your detector is 0.2"}
+WORDS = {"q1": "on broken fibres the AUROC of your detector is"}
 
 
 # %% q1
@@ -16,4 +16,4 @@ class LogDensity(Patchwise):
 
 
 def make_detector():
-    return LogDensity(GaussianMixture(3), 16, features="statistics")
+    return LogDensity(Gaussian(), 20, features="statistics")

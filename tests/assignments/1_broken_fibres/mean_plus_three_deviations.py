@@ -8,7 +8,7 @@ WORDS = {
 
 
 # %% q2
-def threshold(scores, fpr):
+def quantile_threshold(scores, fpr):
     return scores.mean() + 3 * scores.std(ddof=1)
 
 
