@@ -42,13 +42,20 @@ def mixture(k):
 
 
 def em_run(k, n_steps):
-    """Return vectors, means to start with, and what EM gives after so many steps."""
-    x, _, (_, means, _), _ = mixture(k)
+    """Return vectors of two clouds, means to start with, and what EM gives after so many
+    steps. The vectors are many, so that no component collapses.
+    """
+    generator = torch.Generator().manual_seed(seed(k))
+    x = torch.randn(500, 2, generator=generator).double() * torch.tensor(
+        [2.0, 1.0]
+    )
+    x[:200] += torch.tensor([4.0, 1.0])
+    means = x[[0, -1]]
     e_step, m_step = steps()
     state = (
-        torch.full((4,), 0.25).double(),
+        torch.full((2,), 0.5).double(),
         means,
-        torch.eye(3).double().expand(4, 3, 3),
+        torch.eye(2).double().expand(2, 2, 2),
     )
     climb = []
     for _ in range(n_steps):
