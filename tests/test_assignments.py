@@ -108,7 +108,7 @@ def lines(cells):
     return {line for line in found if re.search(r"\w", line)}
 
 
-def tests_of(name):
+def hidden_tests(name):
     return [ast.parse(cell.source).body[0] for cell in blocks(name, "TESTS")]
 
 
@@ -211,7 +211,7 @@ def test_stamp_has_nothing_to_do(name):
 def test_every_test_is_hidden_and_says_what_is_wrong(name):
     for cell in blocks(name, "TESTS"):
         assert cell.source.startswith("# HIDDEN\ndef test_")
-    for test in tests_of(name):
+    for test in hidden_tests(name):
         for node in ast.walk(test):
             assert not isinstance(node, ast.Assert) or node.msg, ast.unparse(node)
 
