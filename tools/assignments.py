@@ -17,6 +17,7 @@ you: grade in a container, or on Gradescope, what you would not run yourself.
 import argparse
 import ast
 import csv
+import io
 import json
 import os
 import re
@@ -98,7 +99,6 @@ def grade(archive, submissions, out, seconds, jobs):
     points = points_of(archive)
     with ThreadPoolExecutor(jobs) as pool:
         found = list(pool.map(lambda path: run(archive, path, seconds), paths))
-    out.mkdir(parents=True, exist_ok=True)
     return [
         report(path.relative_to(submissions), result, points, out)
         for path, result in zip(paths, found, strict=True)
@@ -146,7 +146,7 @@ def run(archive, path, seconds):
                 env=environment,
             )
         except subprocess.TimeoutExpired:
-            return f"stopped after {seconds} s: is there a loop that does not end?"
+            return f"stopped after {seconds:g} s: is there a loop that does not end?"
         if done.returncode:
             return f"not graded: {done.stderr.strip().splitlines()[-1]}"
         results = json.loads((Path(folder) / "results.json").read_text())
@@ -160,17 +160,14 @@ def run(archive, path, seconds):
 
 def report(name, result, points, out):
     """Write the words for one notebook; return its row of the table."""
-    if isinstance(result, str):
-        why, result = [result], {}
-    else:
-        why = []
-    parts = {each: result.get(each, (0, why)) for each in points}
+    why, result = ([result], {}) if isinstance(result, str) else ([], result)
+    parts = {each: result.get(each, (0, [])) for each in points}
     text = [f"{name}: {total(parts):g} of {sum(points.values()):g} points of the tests"]
+    text += why
     for each, (marks, said) in parts.items():
         text += ["", f"{each}: {marks:g} of {points[each]:g}", *said]
     path = (out / "words" / name).with_suffix(".txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(text) + "\n")
     return {
         "submission": name.as_posix(),
         "points": f"{total(parts):g}",
@@ -187,12 +184,21 @@ def total(parts):
     return sum(marks for marks, _ in parts.values())
 
 
-def write(rows, path):
+def write_table(rows, path):
     """Write the table of grades, one row a notebook."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def write_whole(path, text):
+    """Write a file under another name first, so that none is ever half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="")
+    part.replace(path)
 
 
 # -- command line
@@ -226,7 +232,7 @@ def main(given):
         raise FileNotFoundError(f"{archive}: not built; run `make assignments`")
     out = given.out or GRADED / given.name
     rows = grade(archive, given.submissions, out, given.seconds, given.jobs)
-    write(rows, out / "grades.csv")
+    write_table(rows, out / "grades.csv")
     print(
         f"graded {len(rows)} notebooks: {out / 'grades.csv'}, and the words beside it"
     )
