@@ -162,26 +162,18 @@ def report(name, result, points, out):
     """Write the words for one notebook; return its row of the table."""
     why, result = ([result], {}) if isinstance(result, str) else ([], result)
     parts = {each: result.get(each, (0, [])) for each in points}
-    text = [f"{name}: {total(parts):g} of {sum(points.values()):g} points of the tests"]
-    text += why
-    for each, (marks, said) in parts.items():
-        text += ["", f"{each}: {marks:g} of {points[each]:g}", *said]
-    path = (out / "words" / name).with_suffix(".txt")
-    write_whole(path, "\n".join(text) + "\n")
-    return {
+    row = {
         "submission": name.as_posix(),
-        "points": f"{total(parts):g}",
+        "points": f"{sum(marks for marks, _ in parts.values()):g}",
         "of": f"{sum(points.values()):g}",
         **{each: f"{marks:g}" for each, (marks, _) in parts.items()},
-        "words": "; ".join(
-            why or [f"{k}: {w}" for k, (_, s) in parts.items() for w in s]
-        ),
     }
-
-
-def total(parts):
-    """Return the sum of the marks of all questions."""
-    return sum(marks for marks, _ in parts.values())
+    told = [f"{name}: {row['points']} of {row['of']} points of the tests", *why]
+    for each, (_, said) in parts.items():
+        told += ["", f"{each}: {row[each]} of {points[each]:g}", *said]
+    write_whole((out / "words" / name).with_suffix(".txt"), "\n".join(told) + "\n")
+    all_said = [f"{each}: {one}" for each, (_, said) in parts.items() for one in said]
+    return row | {"words": "; ".join(why or all_said)}
 
 
 def write_table(rows, path):
