@@ -7,7 +7,7 @@ DRAWS  ?= 20
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve slides lint stamp timings replicate portability picture clean
+.PHONY: help book test serve slides lint stamp student assignments grade timings replicate portability picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
@@ -36,6 +36,17 @@ lint: $(VENV)/.installed  ## put code and notebooks into the common format, and 
 
 stamp: $(VENV)/.installed  ## carry the address in _config.yml everywhere; strip and complete the notebooks
 	$(BIN)/python tools/stamp.py
+
+student: $(VENV)/.installed  ## make the chapters without their solutions, in _build/student
+	$(BIN)/python tools/student.py
+
+# SEED=2027 draws the data of the hidden tests again as they were drawn by that number.
+assignments: $(VENV)/.installed  ## make student editions and autograders of the assignments, in _build/assignments
+	$(BIN)/python tools/assignments.py build $(if $(SEED),--seed $(SEED))
+
+# For example: make grade ASSIGNMENT=2_em_from_scratch SUBMISSIONS=~/handed_in
+grade: $(VENV)/.installed  ## grade the notebooks of a folder, SUBMISSIONS, to an ASSIGNMENT; grades.csv and words
+	$(BIN)/python tools/assignments.py grade --jobs $(JOBS) $(ASSIGNMENT) $(SUBMISSIONS)
 
 timings: $(VENV)/.installed  ## run each chapter alone; print its seconds and its peak memory
 	$(BIN)/python tools/timings.py

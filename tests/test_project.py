@@ -215,7 +215,7 @@ def test_address_is_stamped_everywhere(tmp_path):
     stamp.stamp(tmp_path)
     texts = [
         path
-        for pattern in ("*.*", "book/*.md", "notebooks/*.ipynb")
+        for pattern in ("*.*", "book/*.md", "notebooks/**/*.ipynb")
         for path in tmp_path.glob(pattern)
     ]
     slug = old.removeprefix(stamp.GITHUB)

@@ -145,11 +145,20 @@ def notebook(source, url, branch, name):
     return result
 
 
-def stamp_notebook(path, url, branch):
+def assignment(source, url):
+    """Return the master of an assignment in the form in which it is committed: its
+    settings, then as a chapter, but without a badge, which would open the solutions.
+    """
+    settings, *rest = source.cells
+    result = notebook(nbformat.from_dict(source | {"cells": rest}), url, "", "")
+    result.cells = [settings, *(cell for cell in result.cells if not is_badge(cell))]
+    return result
+
+
+def stamp_notebook(path, form):
     """Bring one notebook into its committed form; tell whether its file changed."""
     before = path.read_text(encoding="utf-8")
-    source = nbformat.reads(before, as_version=4)
-    after = nbformat.writes(notebook(source, url, branch, path.name)) + "\n"
+    after = nbformat.writes(form(nbformat.reads(before, as_version=4))) + "\n"
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
@@ -185,11 +194,13 @@ def stamp(root):
         re.MULTILINE,
     )
     addresses = {was[1]: url, site(was[1]): site(url)}
-    changed = [
-        path
+    forms = {
+        path: lambda book, name=path.name: notebook(book, url, branch, name)
         for path in sorted(root.glob("notebooks/*.ipynb"))
-        if stamp_notebook(path, url, branch)
-    ]
+    }
+    for path in sorted(root.glob("notebooks/assignments/*.ipynb")):
+        forms[path] = lambda book: assignment(book, url)
+    changed = [path for path, form in forms.items() if stamp_notebook(path, form)]
     return changed + [
         path for path in texts(root) if path.exists() and stamp_text(path, addresses)
     ]
