@@ -26,6 +26,10 @@ test: $(VENV)/.installed  ## run the tests of the package, of the project and of
 serve: book  ## build the book and serve it at http://localhost:8000, with full search
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
 
+.PHONY: lab
+lab: $(VENV)/.installed  ## open the chapters in JupyterLab, to run and change them
+	$(BIN)/jupyter lab notebooks
+
 lint: $(VENV)/.installed  ## put code and notebooks into the common format, and report what cannot be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

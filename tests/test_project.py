@@ -17,6 +17,7 @@ import nbformat
 import pytest
 import yaml
 from docutils import nodes
+from PIL import Image
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -422,6 +423,15 @@ def test_readme_names_the_two_commands():
     assert {"make book", "make test"} <= set(re.findall(r"make \w+", read("README.md")))
 
 
+def test_pages_say_how_long_the_chapters_take():
+    table = read("book/instructors.md")
+    minutes = re.findall(r"^\|.*\| (\d+) minutes \|", table, re.MULTILINE)
+    hours = f"about {sum(map(int, minutes)) / 60:g} hours"
+    assert len(minutes) == len(list(ROOT.glob("notebooks/*.ipynb")))
+    assert hours in " ".join(read("README.md").split())
+    assert hours in " ".join(read("book/index.md").split())
+
+
 # Continuous integration
 
 
@@ -713,6 +723,15 @@ def test_folds_are_called_by_their_titles(extension):
     extension("folds").name_folds(None, document)
     assert [cell["prompt_show"] for cell in document] == ["Set-up", "Show"]
     assert [cell["prompt_hide"] for cell in document] == ["Set-up", "Hide"]
+
+
+def test_thumbnails_are_small_copies(extension, tmp_path):
+    Image.effect_noise((1200, 500), 90).save(tmp_path / "large.png")
+    small = tmp_path / "made" / "small.webp"
+    extension("thumbnails").shrink(tmp_path / "large.png", small)
+    with Image.open(small) as picture:
+        assert picture.size == (300, 125)
+    assert small.stat().st_size < 15_000
 
 
 # The page of methods
