@@ -17,9 +17,9 @@ import nbformat
 import pytest
 import yaml
 from docutils import nodes
-from PIL import Image
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
 
 import adlab
 from adlab._methods import methods
