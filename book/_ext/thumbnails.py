@@ -22,11 +22,11 @@ def shrink(source, target):
 
 
 def chapter_of(row, env, docname):
-    """Return the page that a row of a table links to, or None."""
+    """Return the notebook that a row of a table links to, or None."""
     for link in row.findall(nodes.reference):
         path = posixpath.join(posixpath.dirname(docname), link.get("refuri", ""))
         page = posixpath.normpath(path).removesuffix(".html")
-        if page in env.found_docs:
+        if page in env.found_docs and page.startswith("notebooks/"):
             return page
     return None
 
@@ -45,7 +45,7 @@ def thumbnail(app, page, docname):
 
 
 def add_thumbnails(app, doctree, docname):
-    """Put the picture of each chapter into the last cell of its row, on the root page."""
+    """Put the picture of each chapter into the first cell of its row, on the root page."""
     if docname != app.config.root_doc:
         return
     for row in doctree.findall(nodes.row):
