@@ -54,7 +54,7 @@ COLAB = {
     "torchvision",
     "tqdm",
 }
-VERBS = ["book", "test", "help", "lint", "stamp", "portability"]
+VERBS = ["book", "test", "help", "lab", "lint", "stamp", "portability"]
 WORKFLOWS = sorted(
     path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/workflows/*.yml")
 )
@@ -586,6 +586,12 @@ def test_help_lists_the_verbs_and_is_the_default():
     assert set(VERBS) <= set(re.findall(r"^  make (\w+)", outputs[0], re.MULTILINE))
 
 
+@pytest.fixture
+def extension(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module
+
+
 def test_book_stops_at_failing_cells_and_warnings():
     config = load("_config.yml")
     assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
@@ -683,12 +689,6 @@ def test_every_detector_of_a_chapter_is_told_its_chapter(api):
 
 
 # Links and folds
-
-
-@pytest.fixture
-def extension(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    return importlib.import_module
 
 
 @pytest.mark.parametrize(

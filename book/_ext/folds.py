@@ -1,8 +1,4 @@
-"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab.
-
-Its title is read where the cell is, not in its metadata: of a cell that was executed before,
-the metadata of that time are shown.
-"""
+"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab."""
 
 import re
 
