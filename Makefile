@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
 DRAWS  ?= 20
+CHROME ?= $(firstword $(shell which chromium chromium-browser google-chrome 2>/dev/null))
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -29,6 +30,16 @@ serve: book  ## build the book and serve it at http://localhost:8000, with full 
 .PHONY: lab
 lab: $(VENV)/.installed  ## open the chapters in JupyterLab, to run and change them
 	$(BIN)/jupyter lab notebooks
+
+# The one page of singlehtml names its pictures as from the folder above its own, so it is moved there.
+# No sandbox: the page is ours, and Chromium does without it as root, as in a container.
+.PHONY: pdf
+pdf: $(VENV)/.installed  ## print the book into _build/book.pdf, with Chromium or Chrome
+	@test -n "$(CHROME)" || { echo 'make pdf needs Chromium or Chrome; CHROME=PATH says where it is'; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --builder singlehtml
+	mv _build/singlehtml/book/index.html _build/singlehtml/book.html
+	"$(CHROME)" --headless --no-sandbox --disable-gpu --virtual-time-budget=300000 --no-pdf-header-footer \
+	  --print-to-pdf=_build/book.pdf "file://$(CURDIR)/_build/singlehtml/book.html"
 
 lint: $(VENV)/.installed  ## put code and notebooks into the common format, and report what cannot be mended
 	$(BIN)/ruff format .
