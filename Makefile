@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
 DRAWS  ?= 20
+CHROME ?= $(firstword $(shell which chromium chromium-browser google-chrome 2>/dev/null))
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve slides lint stamp student assignments grade timings replicate portability picture clean
+.PHONY: help book test serve lab pdf slides lint stamp student assignments grade timings replicate portability picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
@@ -29,6 +30,18 @@ serve: book  ## build the book and serve it at http://localhost:8000, with full 
 # What the book was built with is shown; a chapter that was not built since its last change is run first.
 slides: $(VENV)/.installed  ## make slides of the chapters in _build/slides, which need no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.slides
+
+lab: $(VENV)/.installed  ## open the chapters in JupyterLab, to run and change them
+	$(BIN)/jupyter lab notebooks
+
+# The one page of singlehtml names its pictures as from the folder above its own, so it is moved there.
+# No sandbox: the page is ours, and Chromium does without it as root, as in a container.
+pdf: $(VENV)/.installed  ## print the book into _build/book.pdf, with Chromium or Chrome
+	@test -n "$(CHROME)" || { echo 'make pdf needs Chromium or Chrome; CHROME=PATH says where it is'; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --builder singlehtml
+	mv _build/singlehtml/book/index.html _build/singlehtml/book.html
+	"$(CHROME)" --headless --no-sandbox --disable-gpu --virtual-time-budget=300000 --no-pdf-header-footer \
+	  --print-to-pdf=_build/book.pdf "file://$(CURDIR)/_build/singlehtml/book.html"
 
 lint: $(VENV)/.installed  ## put code and notebooks into the common format, and report what cannot be mended
 	$(BIN)/ruff format .

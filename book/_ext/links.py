@@ -1,0 +1,31 @@
+"""Sphinx extension: links to the published book stay inside the one that is built.
+
+Notebooks name pages of the book by their published addresses, which Jupyter and Colab can
+follow. Before a page is read these become links to its neighbours, so the built book needs
+no network, and a link to a page that does not exist is a warning.
+"""
+
+import posixpath
+import re
+
+
+def neighbour(link, env, docname):
+    """Return a link to a published page as one to its file; of a page that does not exist
+    the file cannot be found either, of which MyST warns.
+    """
+    here = posixpath.dirname(env.doc2path(docname, base=False))
+    return f"]({posixpath.relpath(env.doc2path(link[1], base=False), here or '.')}"
+
+
+def keep_inside(app, docname, source):
+    """Replace published addresses in the text of a page."""
+    published = rf"\]\({re.escape(app.config.html_baseurl)}([\w/.-]+)\.html"
+    source[0] = re.sub(
+        published, lambda link: neighbour(link, app.env, docname), source[0]
+    )
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.connect("source-read", keep_inside)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
