@@ -18,7 +18,7 @@ FORMULA = re.compile(r"\$\$.*?\$\$|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL
 NOT_READ = re.compile(r"<details>.*?</details>|\]\([^)]*\)", re.DOTALL)
 # Up to the end of the sentence; a clause that begins with a link is a remark.
 NEEDS = re.compile(r"^(?:Needed:|You need)(.*?)(?:\.\s|; \[|\.?$)", re.MULTILINE)
-CHAPTER = re.compile(r"\]\((?:[^)]*/)?([^)/]+)\.ipynb\)")
+CHAPTER = re.compile(r"\]\((?:[^)]*/)?([^)/]+)\.(?:ipynb|html)\)")
 EXERCISE = re.compile(r"^### Exercise (\d+): (.*?) (★+)(.*)$", re.MULTILINE)
 PRACTISES = re.compile(r"^\*Practises: ([\d, ]+)\.\*", re.MULTILINE)
 CHECK = re.compile(r"\bcheck\.([a-z_]+)\(")
