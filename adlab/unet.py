@@ -1,0 +1,74 @@
+"""The network of inpainting and of synthetic anomalies: images to images of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d, pad
+
+from adlab._checks import check_counts, check_number
+
+
+class UNet(nn.Module):
+    """A fully convolutional network with skip connections: images (N, C, H, W) of any
+    size to images of that size.
+
+    Each level has two 3 × 3 convolutions with ReLU. On the way down a maximum over 2 × 2
+    pixels comes between levels; on the way up, enlargement, and what the level had on
+    the way down is put beside it. A linear convolution ends it.
+
+    Args:
+        channels: of the images.
+        widths: channels of each level, from fine to coarse.
+        outputs: channels of what comes out; None for as many as go in.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range.
+
+    Source: Ronneberger, Fischer & Brox 2015, "U-Net: convolutional networks for
+    biomedical image segmentation"; padded, so that sizes are kept.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64),
+        outputs: int | None = None,
+    ):
+        super().__init__()
+        check_number("channels", channels, 1, whole=True)
+        check_counts("widths", widths)
+        outputs = channels if outputs is None else outputs
+        check_number("outputs", outputs, 1, whole=True)
+        inside = (channels, *widths[:-1])
+        self.factor = 2 ** (len(widths) - 1)
+        self.down = nn.ModuleList(map(_level, inside, widths))
+        self.up = nn.ModuleList(
+            _level(coarse + fine, fine) for fine, coarse in pairwise(widths)
+        )
+        self.last = nn.Conv2d(widths[0], outputs, 3, padding=1)
+        self.to(memory_format=torch.channels_last)  # faster on a CPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images of the same size."""
+        height, width = x.shape[2:]
+        x = pad(x, (0, -width % self.factor, 0, -height % self.factor))
+        skips = []
+        for level in self.down:
+            x = level(max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        for level, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
+            x = level(torch.cat([interpolate(x, scale_factor=2), skip], 1))
+        return self.last(x)[..., :height, :width]
+
+
+def _level(inside: int, outside: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outside, outside, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
