@@ -144,7 +144,9 @@ class DRAEM(Localizer):
         """
         n, channels, height, width = images.shape
         pairs = [self._draw(channels, height, width) for _ in range(n)]
-        foreign, masks = (torch.stack(each).to(images.device) for each in zip(*pairs))
+        foreign, masks = (
+            torch.stack(each).to(images.device) for each in zip(*pairs, strict=True)
+        )
         pasted = masks & (torch.rand(n) >= self.clean).to(masks.device)[:, None, None]
         least = self.least_opacity
         opacity = (least + (1 - least) * torch.rand(n)).to(images)
