@@ -142,12 +142,16 @@ class CapsuleNetwork(nn.Module):
         widths: tuple[int, ...] = (128,),
     ):
         super().__init__()
+        if min(shape[1:]) < 2 * kernel_size - 1:
+            raise ValueError(
+                f"shape: expected H, W of at least {2 * kernel_size - 1} for kernel_size = "
+                f"{kernel_size}, got {tuple(shape)}"
+            )
         self.shape, self.n_iterations = tuple(shape), n_iterations
         self.primary_dim = primary_dim
         self.first = nn.Conv2d(shape[0], n_filters, kernel_size)
         self.second = nn.Conv2d(n_filters, n_primary * primary_dim, kernel_size, 2)
         rows, columns = ((n - 2 * kernel_size + 1) // 2 + 1 for n in self.shape[1:])
-        check_number("shape", min(rows, columns), 1, whole=True)
         below = rows * columns * n_primary
         self.weight = nn.Parameter(
             0.01 * torch.randn(below, n_classes, dim, primary_dim)
@@ -233,12 +237,6 @@ class CapsuleAnomaly(LabelledDetector):
     batch_size: Count = field(default=32, kw_only=True)
 
     def _build(self) -> None:
-        smallest = 2 * self.kernel_size - 1
-        if min(self.input_shape_[1:]) < smallest:
-            raise ValueError(
-                f"images: expected H, W of at least {smallest} for kernel_size = "
-                f"{self.kernel_size}, got {tuple(self.input_shape_[1:])}"
-            )
         self.network_ = CapsuleNetwork(
             tuple(self.input_shape_),
             self.n_filters,
@@ -251,6 +249,13 @@ class CapsuleAnomaly(LabelledDetector):
         )
 
     def _fit(self, images: object) -> None:
+        next(self._stream(images))
+        smallest = 2 * self.kernel_size - 1
+        if min(self.input_shape_[1:]) < smallest:
+            raise ValueError(
+                f"images: expected H, W of at least {smallest} for kernel_size = "
+                f"{self.kernel_size}, got {tuple(self.input_shape_[1:])}"
+            )
         images, labels = self._examples(images)
         with seeded(self.seed):
             self._build()

@@ -28,6 +28,7 @@ from adlab.detector import Localizer
 from adlab.training import seeded
 from adlab.unet import UNet
 
+SMALLEST = 11  # pixels, the window of the SSIM
 MASKS = {"perlin": synthetic.noise_mask, "rectangle": synthetic.rectangle_mask}
 
 
@@ -80,7 +81,7 @@ class DRAEM(Localizer):
         device: "auto", "cpu", "cuda", …
 
     Images are at least 11 pixels high and wide, for the SSIM. The paper's networks are
-    larger, with batch normalisation, and the reconstructive one has no skip connections.
+    larger, and its reconstructive one has no skip connections.
 
     After `fit`: `reconstructive_` and `discriminative_`, each a `UNet`, those that there
     are; and `history_`, the mean loss of each epoch.
@@ -115,14 +116,17 @@ class DRAEM(Localizer):
     def _build(self) -> None:
         channels = self.input_shape_[0]
         if self.networks != "discriminative":
-            self.reconstructive_ = UNet(channels, self.widths)
+            self.reconstructive_ = UNet(channels, self.widths, batch_norm=True)
         if self.networks != "reconstructive":
             seen = channels if self.networks == "discriminative" else 2 * channels
-            self.discriminative_ = UNet(seen, self.widths, outputs=2)
+            self.discriminative_ = UNet(seen, self.widths, 2, batch_norm=True)
 
     def _fit(self, images: object) -> None:
-        for _ in self._stream(images):  # all are checked before the training begins
-            pass
+        for batch in self._stream(images):  # all are checked before the training begins
+            if min(batch.shape[2:]) < SMALLEST:
+                raise ValueError(
+                    f"images: expected H, W of at least {SMALLEST}, got {tuple(batch.shape)}"
+                )
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         parts = [part for part in self._parts() if part is not None]
@@ -212,7 +216,7 @@ class DRAEM(Localizer):
 
 def _crop_of(name: str, height: int, width: int) -> Tensor:
     """A square of a photograph, resized where it is too small: float32 (1, H, W)."""
-    photo = torch.from_numpy(photograph(name)).float()
+    photo = torch.tensor(photograph(name), dtype=torch.float32)
     side = min(max(height, width), len(photo))
     corner = torch.randint(len(photo) - side + 1, (2,)).tolist()
     crop = photo[corner[0] :, corner[1] :][:side, :side]

@@ -111,8 +111,13 @@ def _integer(high: int) -> int:
 
 
 def noise_mask(height: int, width: int) -> Tensor:
-    """Where random noise is above one half: bool (height, width). It may be empty."""
-    return random_noise(height, width) > LEVEL
+    """Where random noise is above one half: bool (height, width). It is drawn again
+    until that is somewhere.
+    """
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    while not mask.any():
+        mask = random_noise(height, width) > LEVEL
+    return mask
 
 
 def rectangle_mask(height: int, width: int) -> Tensor:

@@ -24,6 +24,7 @@ class UNet(nn.Module):
         channels: of the images.
         widths: channels of each level, from fine to coarse.
         outputs: channels of what comes out; None for as many as go in.
+        batch_norm: whether each ReLU has a batch normalisation before it.
 
     Raises:
         TypeError, ValueError: an argument out of its range.
@@ -37,6 +38,7 @@ class UNet(nn.Module):
         channels: int = 1,
         widths: Sequence[int] = (16, 32, 64),
         outputs: int | None = None,
+        batch_norm: bool = False,
     ):
         super().__init__()
         check_number("channels", channels, 1, whole=True)
@@ -45,9 +47,12 @@ class UNet(nn.Module):
         check_number("outputs", outputs, 1, whole=True)
         inside = (channels, *widths[:-1])
         self.factor = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(map(_level, inside, widths))
+        self.down = nn.ModuleList(
+            _level(before, width, batch_norm)
+            for before, width in zip(inside, widths, strict=True)
+        )
         self.up = nn.ModuleList(
-            _level(coarse + fine, fine) for fine, coarse in pairwise(widths)
+            _level(coarse + fine, fine, batch_norm) for fine, coarse in pairwise(widths)
         )
         self.last = nn.Conv2d(widths[0], outputs, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # faster on a CPU
@@ -65,10 +70,10 @@ class UNet(nn.Module):
         return self.last(x)[..., :height, :width]
 
 
-def _level(inside: int, outside: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outside, outside, 3, padding=1),
-        nn.ReLU(inplace=True),
-    )
+def _level(inside: int, outside: int, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (inside, outside):
+        layers.append(nn.Conv2d(channels, outside, 3, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(outside)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
