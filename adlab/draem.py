@@ -69,13 +69,14 @@ class DRAEM(Localizer):
             image. With 1 the texture covers what it is pasted on.
         clean: share of the images that are left as they are, in [0, 1).
         ssim_weight: λ, of one minus the SSIM in the loss.
-        gamma: γ, of the focal loss.
+        focusing: γ, of the focal loss.
         widths: channels of each level of both U-Nets.
-        smoothing: side of the square over which a map is averaged before its maximum is
-            taken, odd; 21 in the paper, for images of 256 × 256 pixels.
+        smoothing: side of the square over which a map is averaged, odd; 1 for the
+            posterior itself. The paper has 21, for images of 256 × 256 pixels, and only
+            for the image's score.
         epochs: passes through the training images.
         lr: Adam's step size.
-        image_score: "max" (as in the paper) or "mean", of the smoothed map.
+        image_score: "max" (as in the paper) or "mean" of the map.
         batch_size: images per step.
         seed: of the first weights, the order, and all that is pasted.
         device: "auto", "cpu", "cuda", …
@@ -101,7 +102,7 @@ class DRAEM(Localizer):
     least_opacity: Annotated[float, partial(check_number, low=0, high=1)] = 0.1
     clean: Annotated[float, partial(check_number, low=0, high=1, open_high=True)] = 0.5
     ssim_weight: NonNegative = 1.0
-    gamma: NonNegative = 2.0
+    focusing: NonNegative = 2.0
     widths: Counts = (12, 24, 48)
     smoothing: Count = 5
     epochs: Count = 30
@@ -173,7 +174,7 @@ class DRAEM(Localizer):
             error = similarity.mse(images, reconstructed)
             loss = loss + (error + self.ssim_weight * (1 - alike)).mean()
         if logits is not None:
-            loss = loss + focal_loss(logits, masks, self.gamma)
+            loss = loss + focal_loss(logits, masks, self.focusing)
         return loss
 
     def _both(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -207,11 +208,10 @@ class DRAEM(Localizer):
     def _map(self, batch: Tensor) -> Tensor:
         reconstructed, logits = self._both(batch)
         if logits is None:
-            return 1 - similarity.ssim_map(batch, reconstructed, data_range=1)
-        return logits.softmax(1)[:, 1]
-
-    def _summary(self, maps: Tensor) -> Tensor:
-        return super()._summary(smooth(maps, self.smoothing))
+            maps = 1 - similarity.ssim_map(batch, reconstructed, data_range=1)
+        else:
+            maps = logits.softmax(1)[:, 1]
+        return smooth(maps, self.smoothing)
 
 
 def _crop_of(name: str, height: int, width: int) -> Tensor:

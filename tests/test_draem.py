@@ -26,7 +26,7 @@ def pictures(n=8, channels=1, height=24, width=24, seed=0):
     )
 
 
-SMALL = {"widths": (3, 4), "epochs": 1}
+SMALL = {"widths": (3, 4), "epochs": 1, "smoothing": 1}
 KINDS = ("both", "discriminative", "reconstructive")
 
 
@@ -183,18 +183,17 @@ def test_controls_have_one_network_each(fitted):
     torch.testing.assert_close(alone.anomaly_map(images), posterior)
 
 
-def test_score_is_the_maximum_of_the_smoothed_map(fitted):
+def test_map_is_smoothed_over_squares_within_the_image(fitted):
     images = pictures(3, seed=4)
-    maps = fitted["both"].anomaly_map(images)
+    sharp = fitted["both"].anomaly_map(images)
     window = nn.AvgPool2d(5, 1, 2, count_include_pad=False)
-    torch.testing.assert_close(
-        fitted["both"].anomaly_score(images), window(maps[:, None]).flatten(1).amax(1)
-    )
+    model = DRAEM(**SMALL | {"smoothing": 5}).fit(pictures())
+    torch.testing.assert_close(model.anomaly_map(images), window(sharp[:, None])[:, 0])
 
 
 def test_loss_is_the_sum_of_its_three_terms(fitted):
     images = pictures(6)
-    model = DRAEM(ssim_weight=0.7, gamma=1.5, **SMALL).fit(images)
+    model = DRAEM(ssim_weight=0.7, focusing=1.5, **SMALL).fit(images)
     with torch.no_grad():
         with seeded(3):
             found = model._loss(images)
@@ -231,7 +230,7 @@ test_bad_input = refuses(
     (lambda: DRAEM(least_opacity=1.1), ValueError, "least_opacity…1]"),
     (lambda: DRAEM(clean=1), ValueError, "clean…1)"),
     (lambda: DRAEM(smoothing=4), ValueError, "smoothing…odd"),
-    (lambda: DRAEM(gamma=-1), ValueError, "gamma…[0"),
+    (lambda: DRAEM(focusing=-1), ValueError, "focusing…[0"),
     (lambda: DRAEM(**SMALL).fit(IMAGES), ValueError, "images…11"),
     (
         lambda: (
