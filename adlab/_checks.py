@@ -252,7 +252,7 @@ def check_masks(
         raise ValueError(
             f"{name}: expected only 0 and 1, got values from {array.min()} to {array.max()}"
         )
-    return array.astype(bool)
+    return array.astype(bool, copy=False)
 
 
 def check_flags(flags: object, name: str, length: int | None = None) -> np.ndarray:

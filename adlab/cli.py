@@ -143,8 +143,10 @@ def fit(options: argparse.Namespace) -> None:
     if options.tile:
         detector = Tiled(detector, options.tile, device=options.device)
     images = ImageFolder(normal, options.size, options.crop)
-    learn, held_out = inspection.hold_out(images.files, options.held_out, options.seed)
-    inspection.fit(detector, ImageFolder(learn, reading=images.reading), held_out)
+    digests = inspection.digests_of(images.files)
+    learn, held_out = inspection.hold_out(digests, options.held_out, options.seed)
+    learning = ImageFolder(learn, reading=images.reading)
+    inspection.fit(detector, learning, held_out, digests)
     if distributed.rank() == 0:
         detector.save(options.out)
         print(

@@ -232,6 +232,7 @@ class DAGMM(Detector):
             )
 
     def _train(self, x: Tensor) -> None:
+        """By the numbers of the samples in each batch, which is thus no second copy."""
         networks = nn.ModuleList([self.compression_, self.estimation_])
         networks.to(resolve_device(self.device))
         n_batches = math.ceil(len(x) / self.batch_size)
@@ -239,31 +240,36 @@ class DAGMM(Detector):
         if self.epochs:
             self.history_ = self._optimise(
                 networks,
-                self._loss,
-                x,
+                lambda rows: self._loss(x, rows),
+                torch.arange(len(x)),
                 batch_size=math.ceil(len(x) / n_batches),
-                check=self._check,
+                check=lambda rows: rows,
             )
         networks.eval()
 
-    def _loss(self, batch: Tensor) -> Tensor:
-        reconstruction, mean_energy, penalty = self.loss_terms(batch)
+    def _loss(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        reconstruction, mean_energy, penalty = self.loss_terms(x, rows)
         return (
             reconstruction
             + self.energy_weight * mean_energy
             + self.penalty_weight * penalty
         )
 
-    def loss_terms(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def loss_terms(
+        self, batch: Tensor, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean squared error (summed over pixels), mean energy and covariance penalty
-        of a batch.
+        of a batch, or of some `rows` of it.
 
-        The mixture is that of the whole batch; but what the networks computed on the way
-        to z is kept only if it is little, and else computed again for the gradient.
+        The mixture is that of all of them; but what the networks computed on the way to
+        z is kept only if it is little, and else computed again for the gradient.
         """
-        parts = split_by_pixels(batch)
-        sees = partial(checkpoint, self._see, use_reentrant=False)
-        seen = [sees(part) if len(parts) > 1 else self._see(part) for part in parts]
+        rows = torch.arange(len(batch)) if rows is None else rows
+        parts = rows.split(len(split_by_pixels(batch)[0]))
+        see = partial(self._see_rows, batch)
+        if len(parts) > 1:
+            see = partial(checkpoint, see, use_reentrant=False)
+        seen = map(see, parts)
         z, errors = map(torch.cat, zip(*seen, strict=True))
         weights, means, covariances, factors = self._mixture(z)
         return (
@@ -271,6 +277,9 @@ class DAGMM(Detector):
             energy(z, weights, means, factors).mean(),
             covariance_penalty(covariances),
         )
+
+    def _see_rows(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self._see(x[rows])
 
     def _see(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """What the mixture sees, z, and the squared error (summed over pixels)."""

@@ -32,7 +32,7 @@ from adlab._parameters import (
 from adlab.augmentation import random_crop
 from adlab.detector import Localizer
 from adlab.training import seeded
-from adlab.unet import UNet
+from adlab.unet import UNet, in_strips
 
 SCALES = 4  # of the gradient magnitude similarity
 SMALLEST = 24  # pixels: 3 at the coarsest scale, for the gradient
@@ -242,7 +242,8 @@ class Inpainting(Localizer):
         """
         size = (*batch.shape[2:], cell_size, self.n_sets)
         masks = self._constant(size, lambda: cell_masks(*size))
-        return sum(inpaint(self.network_, batch, mask[None]) for mask in masks)
+        network = partial(in_strips, self.network_)
+        return sum(inpaint(network, batch, mask[None]) for mask in masks)
 
     def _map(self, batch: Tensor) -> Tensor:
         if min(batch.shape[2:]) < SMALLEST:

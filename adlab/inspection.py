@@ -66,9 +66,20 @@ def find_images(paths: Sequence[Path]) -> list[Sample]:
         return [Sample(file, "") for file in ImageFolder(path).files]
 
 
-def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> Detector:
+def fit(
+    detector: Detector,
+    images: ImageFolder,
+    held_out: Sequence[Path],
+    digests: dict[Path, str],
+) -> Detector:
     """Fit a detector to files, and let it remember which these were, and what it gives of
     others, held out: its `normal_` is a `Normal`.
+
+    Args:
+        detector: any.
+        images: the files to learn from.
+        held_out: the others.
+        digests: of the files, see `digests_of`.
 
     Raises:
         ValueError: whatever `adlab.distributed.fit` refuses.
@@ -77,7 +88,7 @@ def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> De
         UserWarning: all images held out have the same score.
     """
     distributed.fit(detector, Watched(images))
-    detector.learned_ = sorted(map(digest, images.files))
+    detector.learned_ = sorted(digests[file] for file in images.files)
     results = list(inspect(detector, held_out, "held out"))
     scores = distributed.gather([result.score for result in results])
     if len(scores) > 1 and len(set(scores)) == 1:
@@ -96,6 +107,11 @@ def fit(detector: Detector, images: ImageFolder, held_out: Sequence[Path]) -> De
 def digest(file: Path) -> str:
     """Of the content of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def digests_of(files: Sequence[Path]) -> dict[Path, str]:
+    """Of the contents of files, each of which is read."""
+    return {file: digest(file) for file in files}
 
 
 def learned_from(detector: Detector, files: Sequence[Path]) -> list[Path]:
@@ -150,22 +166,22 @@ def _scores_and_maps(
 
 
 def hold_out(
-    files: Sequence[Path], fraction: float, seed: int
+    digests: dict[Path, str], fraction: float, seed: int
 ) -> tuple[list[Path], list[Path]]:
     """Files to learn from, and files held out, drawn at random; copies of an image are
     on the same side.
 
     Args:
-        files: two different ones at least.
+        digests: of the files, two different ones at least, see `digests_of`.
         fraction: of the different ones, in (0, 1); at least one is held out.
         seed: of the draw.
 
     Raises:
         ValueError: too few different files.
     """
-    digests = np.array([digest(file) for file in files])
-    drawn = np.random.default_rng(seed).permutation(np.unique(digests))
-    chosen = np.isin(digests, drawn[: max(1, round(fraction * len(drawn)))])
+    files, contents = list(digests), np.array(list(digests.values()))
+    drawn = np.random.default_rng(seed).permutation(np.unique(contents))
+    chosen = np.isin(contents, drawn[: max(1, round(fraction * len(drawn)))])
     if chosen.all():
         raise ValueError(
             f"images: expected at least two different ones, as some are held out, got "

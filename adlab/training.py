@@ -109,9 +109,7 @@ def _batches(
     data = (
         _grouped(data, batch_size, pixels) if isinstance(data, Dataset) else _bare(data)
     )
-    if isinstance(data, Tensor | np.ndarray) or (
-        isinstance(data, list) and not _holds_batches(data)
-    ):
+    if _is_whole(data):
         images = check(data)
         yield from images.split(_most(images[0], batch_size, pixels))
         return
@@ -151,6 +149,13 @@ def _bare(data: object) -> object:
     return getattr(data, "images", data)
 
 
+def repeatable(images: object) -> object:
+    """Data to run through twice: what comes but once, as a generator, is held in
+    memory.
+    """
+    return list(images) if isinstance(images, Iterator) else images
+
+
 def joined(batches: Iterable[Tensor]) -> Tensor:
     """Batches one after the other.
 
@@ -177,9 +182,13 @@ def _stack(items: list) -> Tensor:
     return as_tensor("images", [_image(item) for item in items])
 
 
-def _holds_batches(data: list) -> bool:
-    """Batches have one dimension more than an image (C, H, W) or a vector (D,)."""
-    return bool(data) and getattr(_image(data[0]), "ndim", 0) in (2, 4)
+def _is_whole(data: object) -> bool:
+    """Whether all images are there at once: as a tensor, an array, or a list of images,
+    which have one dimension less than batches.
+    """
+    if isinstance(data, list):
+        return not data or getattr(_image(data[0]), "ndim", 0) not in (2, 4)
+    return isinstance(data, Tensor | np.ndarray)
 
 
 def train(
@@ -200,10 +209,11 @@ def train(
     Args:
         network: its parameters are trained.
         loss: maps a batch (B, C, H, W) on the device to a scalar.
-        images: tensor or array (N, C, H, W) in [0, 1], ImageSet, Dataset, or DataLoader
-            of images.
-        epochs: passes through the images, each in a new random order; a DataLoader
-            keeps its own.
+        images: tensor or array (N, C, H, W) in [0, 1], ImageSet, Dataset, or an
+            iterable of batches, as a DataLoader, a list, or a generator, whose batches
+            are held in memory.
+        epochs: passes through the images, each in a new random order; an iterable of
+            batches keeps its own.
         batch_size: images per step.
         lr: Adam's step size.
         weight_decay: Adam's L2 penalty.
@@ -283,12 +293,14 @@ def minimise(
 
 def _shuffled(
     images: object, batch_size: int, check: Callable[[object], Tensor]
-) -> DataLoader:
+) -> object:
+    """The images as batches in random order, where they are not in batches yet."""
     check_number("batch_size", batch_size, 1, whole=True)
-    if isinstance(images, DataLoader):
-        return images
     if not isinstance(images, Dataset):
-        images = TensorDataset(check(_bare(images)))
+        images = _bare(images)
+        if not _is_whole(images):
+            return repeatable(images)
+        images = TensorDataset(check(images))
     ordered = isinstance(images, IterableDataset)
     return DataLoader(images, batch_size, shuffle=not ordered, collate_fn=_stack)
 

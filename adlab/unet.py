@@ -70,6 +70,22 @@ class UNet(nn.Module):
         return self.last(x)[..., :height, :width]
 
 
+def in_strips(network: UNet, images: Tensor) -> Tensor:
+    """What a network gives of images (N, C, H, W), one strip of rows after the other.
+
+    The features of a strip fit into memory that is there already; those of a large image
+    are laid into new memory each time, which costs as much as the convolutions. Each
+    strip is seen with a margin, as wide as a pixel's view.
+    """
+    rows, margin = 64 * network.factor, 6 * network.factor
+    strips = []
+    for top in range(0, images.shape[2], rows):
+        start = max(0, top - margin)
+        strip = network(images[:, :, start : top + rows + margin])
+        strips.append(strip[:, :, top - start :][:, :, :rows])
+    return torch.cat(strips, 2)
+
+
 def _level(inside: int, outside: int, batch_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inside, outside):

@@ -1,9 +1,9 @@
 """What images of real sizes cost, and vectors beside scikit-learn: `python
 benchmarks/sizes.py`.
 
-Each row is a process of its own, with one thread. Peaks are those of the process beyond
-what it has after its imports; images are made when they are asked for, and so are not
-among it. Seconds are those of the processor. Where two do the same work, both run in
+Each row is two processes of its own, with one thread. Peaks are those of one beyond what
+it has after its imports; images are made when they are asked for, and so are not among
+it. Seconds are those of the processor in the other. Where two do the same work, both run in
 turns in one process, and medians are compared.
 
 Some are slow by what they compute. GeoTrans passes an image through its network once for
@@ -12,7 +12,7 @@ Inpainting passes it 9 times, for 3 sizes of cells and 3 masks: at 1024 × 1024 
 5e11 operations. SPADE compares each place with each of five images; `max_grid` bounds it.
 
     python benchmarks/sizes.py padim dagmm    the rows whose names begin so
-    python benchmarks/sizes.py                all of them, about 20 minutes
+    python benchmarks/sizes.py                all of them, about half an hour
 """
 
 import argparse
@@ -196,13 +196,18 @@ def measure(name: str) -> None:
 
 def cost(name: str) -> None:
     """A row: with a fixed threshold glibc gives large blocks back, and what is in use
-    shows.
+    shows; but to get them anew takes time.
     """
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    command = [sys.executable, __file__, "--measure", name]
-    output = subprocess.check_output(command, env=environment, text=True)
-    seconds, megabytes = map(float, output.split()[-2:])
+    seconds, _ = _measured(name, {})
+    _, megabytes = _measured(name, {"MALLOC_MMAP_THRESHOLD_": str(2**20)})
     print(f"{name:48}{seconds:8.1f} s{megabytes:8.0f} MB", flush=True)
+
+
+def _measured(name: str, settings: dict[str, str]) -> tuple[float, ...]:
+    """Seconds and MB of a row in a process with such settings."""
+    command = [sys.executable, __file__, "--measure", name]
+    output = subprocess.check_output(command, env=os.environ | settings, text=True)
+    return tuple(map(float, output.split()[-2:]))
 
 
 def main() -> None:

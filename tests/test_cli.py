@@ -62,7 +62,7 @@ def of(place):
 def test_fit_holds_out_normal_images_and_remembers_their_scores(place):
     detector = adlab.load_detector(place / "model")
     files = adlab.data.ImageFolder(place / "good").files
-    learn, held_out = inspection.hold_out(files, 0.3, 0)
+    learn, held_out = inspection.hold_out(inspection.digests_of(files), 0.3, 0)
     assert (len(learn), len(held_out)) == (N - N_HELD_OUT, N_HELD_OUT)
     assert sorted(learn + held_out) == files
     twin = PCAResidual(3).fit(adlab.data.ImageFolder(learn, size=24))
@@ -83,7 +83,8 @@ def test_images_may_be_oblong(place, tmp_path):
 def test_copies_are_held_out_together():
     files = [file(b"same") for _ in range(20)] + [file(bytes([i])) for i in range(3)]
     for seed in range(8):
-        learn, held_out = inspection.hold_out(files, 0.5, seed)
+        digests = inspection.digests_of(files)
+        learn, held_out = inspection.hold_out(digests, 0.5, seed)
         contents = [{f.read_bytes() for f in side} for side in (learn, held_out)]
         assert len(learn) + len(held_out) == 23
         assert not contents[0] & contents[1] and len(contents[1]) == 2

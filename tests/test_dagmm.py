@@ -163,9 +163,9 @@ def test_no_batch_of_the_training_is_much_smaller_than_the_others(monkeypatch):
     """It would have a mixture of its own, of a few samples."""
     sizes, terms = [], DAGMM.loss_terms
 
-    def spy(self, batch):
-        sizes.append(len(batch))
-        return terms(self, batch)
+    def spy(self, x, rows):
+        sizes.append(len(rows))
+        return terms(self, x, rows)
 
     monkeypatch.setattr(DAGMM, "loss_terms", spy)
     DAGMM(batch_size=23, **QUICK).fit(vectors(24))
@@ -232,6 +232,13 @@ def test_parts_of_a_training_batch_do_not_show(make, monkeypatch):
         torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-5)
     assert set(sizes) == {7, 6}
     assert len(sizes) == 6  # forward, and once more for the gradient
+
+
+@inputs
+def test_rows_of_the_samples_are_the_batch_that_they_make(make):
+    x, rows = make(30), torch.tensor([7, 2, 29, 11, 0])
+    model = DAGMM(**QUICK).fit(x)
+    torch.testing.assert_close(model.loss_terms(x, rows), model.loss_terms(x[rows]))
 
 
 def test_both_networks_learn_from_the_energy():

@@ -6,6 +6,7 @@ import torch
 from bad_input import refuses
 from sklearn.mixture import GaussianMixture as ReferenceMixture
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.utils.data import DataLoader
 
 import adlab
 from adlab.data import ImageSet
@@ -316,6 +317,13 @@ def test_a_seed_decides_the_mixture():
     one, two, other = (GaussianMixture(8, seed=seed).fit(x) for seed in (1, 1, 2))
     assert torch.equal(one.means_, two.means_)
     assert not torch.equal(one.means_, other.means_)
+
+
+def test_a_loader_gives_the_mixture_of_its_vectors():
+    """To read it draws random numbers, which are not those of the start."""
+    x = clouds(40)
+    whole, read = (GaussianMixture(9).fit(data) for data in (x, DataLoader(x, 160)))
+    torch.testing.assert_close(read.means_, whole.means_)
 
 
 def test_fewer_vectors_than_components_are_refused():

@@ -20,6 +20,7 @@ from adlab.inpainting import (
     UNet,
     cell_masks,
     gradient_map,
+    in_strips,
     inpaint,
     inpainting_loss,
     loss_map,
@@ -188,6 +189,18 @@ def test_a_fitted_detector_does_not_look_at_what_it_guesses(fitted):
 def test_any_size_goes_in_and_comes_out(size, widths):
     x = torch.rand(2, 3, *size)
     assert UNet(3, widths)(x).shape == x.shape
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 5), (2, 3, 4)])
+def test_scoring_in_strips_gives_what_the_trained_network_gives(widths):
+    """Of three strips, and each pixel of the image matters to those that see it."""
+    with adlab.training.seeded(0), torch.no_grad():
+        network = UNet(1, widths)
+        x = torch.rand(1, 1, 150 * network.factor + 1, 21)
+        for parameter in network.parameters():
+            parameter.mul_(2)  # so that what is far off would not be lost in rounding
+        whole, parts = network(x), in_strips(network.eval(), x)
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5 * float(whole.std()))
 
 
 def test_the_levels_and_their_skip_connections():

@@ -543,9 +543,10 @@ def test_two_processes_fit_what_one_does(tmp_path):
     assert printed.count("6 images learned, 3 held out") == 1
     two = adlab.load_detector(path)
     images = ImageFolder(tmp_path, size=32)
-    learn, held_out = inspection.hold_out(images.files, 0.3, seed=1)
+    digests = inspection.digests_of(images.files)
+    learn, held_out = inspection.hold_out(digests, 0.3, seed=1)
     part = ImageFolder(learn, reading=images.reading)
-    one = inspection.fit(PaDiM("texnet-random", seed=1), part, held_out)
+    one = inspection.fit(PaDiM("texnet-random", seed=1), part, held_out, digests)
     assert one.reading == two.reading == images.reading
     scores = [sorted(inspection.normal_of(each).scores) for each in (one, two)]
     np.testing.assert_allclose(*scores, rtol=1e-5)

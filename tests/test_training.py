@@ -323,7 +323,13 @@ def test_training_on_any_form_of_images_is_the_same(form):
     assert histories[0] == histories[1]
 
 
-@pytest.mark.parametrize("form", ["loader", "loader-of-tuples", "iterable-dataset"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("loader", "loader-of-tuples", "iterable-dataset"),
+        *("batches", "batches-of-tuples", "generator"),
+    ],
+)
 def test_training_on_what_has_its_own_order(form):
     network, loss, arguments = toy(epochs=20)
     history = train(network, loss, FORMS[form](pictures()), **arguments)

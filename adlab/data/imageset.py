@@ -50,7 +50,7 @@ class ImageSet:
         masks = self.masks
         if masks is not None:
             masks = torch.from_numpy(check_masks(masks, (n, height, width)))
-            marked = int(masks[labels == 0].flatten(1).any(1).sum())
+            marked = int((masks.flatten(1).any(1) & (labels == 0)).sum())
             if marked:
                 raise ValueError(
                     f"masks: expected no marked pixel in a normal image, got {marked} such images"

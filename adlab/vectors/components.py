@@ -15,8 +15,9 @@ from adlab._parameters import (
     Count,
 )
 from adlab.detector import Localizer
+from adlab.training import repeatable
 from adlab.vectors.base import OfVectors, VectorDetector, fit_inside
-from adlab.vectors.gaussian import Gaussian, Moments, repeatable
+from adlab.vectors.gaussian import Gaussian, Moments
 
 EXACT = 1024  # features: up to here a covariance costs less than chunks of vectors
 

@@ -4,7 +4,7 @@ distance to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from adlab._parameters import (
     NonNegative,
 )
 from adlab.detector import Localizer
+from adlab.training import repeatable
 from adlab.vectors.base import VectorDetector
 
 
@@ -134,13 +135,6 @@ def ledoit_wolf(batches: Iterable[Tensor], moments: Moments) -> Tensor:
     noise = (fourth / n - biased.square().sum()) / n  # of S: E‖S − Σ‖²
     weight = (noise / (biased - target).square().sum().clamp_min(1e-300)).clamp(0, 1)
     return (1 - weight) * biased + weight * target
-
-
-def repeatable(images: object) -> object:
-    """Data to run through twice: what comes but once, as a generator, is held in
-    memory.
-    """
-    return list(images) if isinstance(images, Iterator) else images
 
 
 def inverse_factors(factors: Tensor) -> Tensor:

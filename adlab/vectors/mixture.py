@@ -14,6 +14,7 @@ from adlab._parameters import (
     NonNegative,
 )
 from adlab.detector import Detector
+from adlab.training import seeded
 from adlab.vectors.base import VectorDetector
 from adlab.vectors.gaussian import Gaussian, inverse_factors
 from adlab.vectors.neighbours import k_means
@@ -49,8 +50,11 @@ def log_density(
 
 
 def _blocks(x: Tensor, n_numbers: int | None = None) -> tuple[Tensor, ...]:
-    """Vectors, or what belongs to vectors of so many numbers, in blocks."""
-    return x.split(max(1, _BLOCK // (n_numbers or x.shape[1])))
+    """Vectors, or what belongs to vectors of D numbers, in blocks: larger ones where D
+    is, as a D × D matrix is read for each.
+    """
+    d = n_numbers or x.shape[1]
+    return x.split(max(1, _BLOCK // d, min(d, 4 * _BLOCK // d)))
 
 
 def _invert(factors: Tensor) -> Tensor:
@@ -234,7 +238,8 @@ class GaussianMixture(VectorDetector):
                 f"images: expected at most {Gaussian.max_features} features for covariances that are not "
                 f'diagonal, got {x.shape[1]}; use covariance_type="diag" or Patchwise'
             )
-        runs = [self._climb(x, self._start(x)) for _ in range(self.n_init)]
+        with seeded(self.seed):  # once more: to read a DataLoader draws random numbers
+            runs = [self._climb(x, self._start(x)) for _ in range(self.n_init)]
         vars(self).update(max(runs, key=lambda run: run["history_"][-1]))
 
     def _start(self, x: Tensor) -> Tensor:
