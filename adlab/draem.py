@@ -10,6 +10,7 @@ reconstruction embedding for surface anomaly detection", ICCV.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ from adlab._methods import method
 from adlab._parameters import Count, Counts, ImageScore, NonNegative, Positive
 from adlab.data.textures import photograph
 from adlab.detector import Localizer
-from adlab.training import seeded
+from adlab.training import seeded, update_batch_norm
 from adlab.unet import UNet
 
 SMALLEST = 11  # pixels, the window of the SSIM
@@ -132,6 +133,23 @@ class DRAEM(Localizer):
             self._build()
         parts = [part for part in self._parts() if part is not None]
         self.history_ = self._optimise(nn.ModuleList(parts), self._loss, images)
+        with seeded(self.seed):
+            self._settle(images)
+
+    def _settle(self, images: object) -> None:
+        """Take the statistics of the batch norms for the networks as they are now."""
+        reconstruct, discriminate = self._parts()
+        if reconstruct is not None:
+            update_batch_norm(reconstruct, self._anomalous(images))
+        if discriminate is not None:
+            seen = (
+                _beside(batch, reconstruct and reconstruct(batch))
+                for batch in self._anomalous(images)
+            )
+            update_batch_norm(discriminate, seen)
+
+    def _anomalous(self, images: object) -> Iterator[Tensor]:
+        return (self.synthesise(batch)[0] for batch in self._stream(images))
 
     def _parts(self) -> tuple[UNet | None, UNet | None]:
         names = ("reconstructive_", "discriminative_")
@@ -180,12 +198,10 @@ class DRAEM(Localizer):
     def _both(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Reconstructions (B, C, H, W) and logits (B, 2, H, W), those that there are."""
         reconstruct, discriminate = self._parts()
-        if reconstruct is None:
-            return None, discriminate(images)
-        reconstructed = reconstruct(images)
+        reconstructed = None if reconstruct is None else reconstruct(images)
         if discriminate is None:
             return reconstructed, None
-        return reconstructed, discriminate(torch.cat([images, reconstructed], 1))
+        return reconstructed, discriminate(_beside(images, reconstructed))
 
     def reconstruct(self, images: object) -> Tensor:
         """I_r: images as the reconstructive network gives them back.
@@ -212,6 +228,11 @@ class DRAEM(Localizer):
         else:
             maps = logits.softmax(1)[:, 1]
         return smooth(maps, self.smoothing)
+
+
+def _beside(images: Tensor, reconstructed: Tensor | None) -> Tensor:
+    """What the discriminative network sees."""
+    return images if reconstructed is None else torch.cat([images, reconstructed], 1)
 
 
 def _crop_of(name: str, height: int, width: int) -> Tensor:

@@ -208,6 +208,20 @@ def test_loss_is_the_sum_of_its_three_terms(fitted):
     torch.testing.assert_close(found, expected)
 
 
+def test_statistics_of_the_batch_norms_are_those_of_the_last_weights():
+    """Steps so large that a moving average lags behind: in eval mode the networks give
+    what they give of a large batch in train mode.
+    """
+    model = DRAEM(widths=(4, 8), epochs=4, lr=2e-2, smoothing=1).fit(pictures(64))
+    anomalous, _ = synthesised(model, pictures(256, seed=5))
+    with torch.no_grad():
+        settled = model._both(anomalous)
+        model.reconstructive_.train()
+        model.discriminative_.train()
+        for found, expected in zip(settled, model._both(anomalous), strict=True):
+            assert (found - expected).square().mean() < 0.1 * expected.var()
+
+
 def test_it_learns_to_see_what_is_pasted():
     """A flat grey surface, and squares that no training image showed."""
     with seeded(0):
