@@ -3,6 +3,7 @@ from . import (
     backbones as backbones,
     bench as bench,
     bias_free as bias_free,
+    capsules as capsules,
     check as check,
     classifier as classifier,
     cli as cli,
@@ -13,6 +14,7 @@ from . import (
     deep_svdd as deep_svdd,
     detector as detector,
     distributed as distributed,
+    draem as draem,
     geotrans as geotrans,
     inpainting as inpainting,
     inspection as inspection,
@@ -26,11 +28,14 @@ from . import (
     similarity as similarity,
     spade as spade,
     student_teacher as student_teacher,
+    synthetic as synthetic,
     tiling as tiling,
     training as training,
     transfer as transfer,
+    unet as unet,
     vectors as vectors,
 )
+from .capsules import CapsuleAnomaly as CapsuleAnomaly
 from .contract import check_detector as check_detector
 from .dagmm import DAGMM as DAGMM
 from .deep_svdd import (
@@ -39,9 +44,11 @@ from .deep_svdd import (
 )
 from .detector import (
     Detector as Detector,
+    LabelledDetector as LabelledDetector,
     Localizer as Localizer,
     load_detector as load_detector,
 )
+from .draem import DRAEM as DRAEM
 from .geotrans import GeoTrans as GeoTrans
 from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier

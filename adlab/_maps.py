@@ -52,3 +52,12 @@ def _matrix(n: int, n_new: int, sigma: float) -> Tensor:
     from scipy.ndimage import gaussian_filter1d
 
     return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0))
+
+
+def smooth(maps: Tensor, window: int) -> Tensor:
+    """Means over squares around every pixel, as far as they lie in the image: (N, H,
+    W), window odd.
+    """
+    return avg_pool2d(maps[:, None], window, 1, window // 2, count_include_pad=False)[
+        :, 0
+    ]

@@ -16,7 +16,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,8 @@ from adlab.bias_free import (
     one_class_network,
 )
 from adlab.data import ImageSet
-from adlab.detector import Detector
+from adlab.detector import Detector, LabelledDetector
 from adlab.training import resolve_device, seeded, update_batch_norm
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # -- centre, radius, losses
 
@@ -293,7 +290,7 @@ class DeepSVDD(_OneClass):
 
 @method("deep-sad", "Deep SAD", chapter=11, labelled=0.01)
 @dataclass(eq=False, repr=False)
-class DeepSAD(_OneClass):
+class DeepSAD(_OneClass, LabelledDetector):
     """Deep semi-supervised anomaly detection: Deep SVDD that also learns from a few
     labelled images. Known anomalies are pushed away from the centre.
 
@@ -313,30 +310,6 @@ class DeepSAD(_OneClass):
     """
 
     eta: NonNegative = 1.0
-
-    def fit(self, images: object, labelled: ImageSet | None = None) -> Self:
-        """Learn from images without labels, mostly normal, and a few with.
-
-        Args:
-            images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet (its labels are
-                not looked at), torch Dataset or DataLoader. They place the centre.
-            labelled: images of the same shape with labels, 0 normal and 1 anomalous.
-
-        Returns:
-            The detector itself. Should fitting fail, it stays as it was.
-
-        Raises:
-            TypeError, ValueError: images of another type, shape or range.
-        """
-        if labelled is not None and not isinstance(labelled, ImageSet):
-            raise TypeError(
-                f"labelled: expected an ImageSet or None, got {type(labelled).__name__}"
-            )
-        self._labelled = labelled
-        try:
-            return super().fit(images)
-        finally:
-            del self._labelled
 
     def _fit(self, images: object) -> None:
         next(self._stream(images))

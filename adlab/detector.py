@@ -26,6 +26,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from adlab._checks import check_choice, check_images
 from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.data.files import ImageFolder, Reading
+from adlab.data.imageset import ImageSet
 from adlab.training import (
     joined,
     resolve_device,
@@ -400,6 +401,49 @@ class Detector:
 
     def _params(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in self._names()}
+
+
+class LabelledDetector(Detector):
+    """A detector that learns from a few labelled images too, known anomalies among them:
+    its `_fit(images)` calls `_examples` or looks at `_labelled`.
+    """
+
+    _labelled: ImageSet | None = None  # while it is fitted
+
+    def fit(self, images: object, labelled: ImageSet | None = None) -> Self:
+        """Learn from images without labels, mostly normal, and a few with.
+
+        Args:
+            images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet (its labels are
+                not looked at), torch Dataset or DataLoader.
+            labelled: images of the same shape with labels, 0 normal and 1 anomalous.
+
+        Returns:
+            The detector itself. Should fitting fail, it stays as it was.
+
+        Raises:
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        if labelled is not None and not isinstance(labelled, ImageSet):
+            raise TypeError(
+                f"labelled: expected an ImageSet or None, got {type(labelled).__name__}"
+            )
+        self._labelled = labelled
+        try:
+            return super().fit(images)
+        finally:
+            del self._labelled
+
+    def _examples(self, images: object) -> tuple[Tensor, Tensor]:
+        """All images on the device, and their labels: 0 for those without."""
+        parts = [(joined(self._stream(images)), None)]
+        if self._labelled is not None and len(self._labelled):
+            parts.append((joined(self._stream(self._labelled)), self._labelled.labels))
+        labels = [
+            torch.zeros(len(part)) if known is None else known for part, known in parts
+        ]
+        whole = torch.cat([part for part, _ in parts])
+        return whole, torch.cat(labels).long().to(whole.device)
 
 
 class Localizer(Detector):

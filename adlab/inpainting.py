@@ -10,18 +10,16 @@ network and whatever its skip connections carry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from adlab import similarity
 from adlab._checks import check_counts, check_number
+from adlab._maps import smooth
 from adlab._methods import method
 from adlab._parameters import (
     Count,
@@ -34,6 +32,7 @@ from adlab._parameters import (
 from adlab.augmentation import random_crop
 from adlab.detector import Localizer
 from adlab.training import seeded
+from adlab.unet import UNet, in_strips
 
 SCALES = 4  # of the gradient magnitude similarity
 SMALLEST = 24  # pixels: 3 at the coarsest scale, for the gradient
@@ -88,79 +87,6 @@ def inpaint(network: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
     return (guesses.view(len(masks), *images.shape) * hidden).sum(0)
 
 
-# -- the network
-
-
-class UNet(nn.Module):
-    """A fully convolutional network with skip connections: images (N, C, H, W) of any
-    size to images of that size.
-
-    Each level has two 3 × 3 convolutions with ReLU. On the way down a maximum over 2 × 2
-    pixels comes between levels; on the way up, enlargement, and what the level had on
-    the way down is put beside it. A linear convolution ends it.
-
-    Args:
-        channels: of the images.
-        widths: channels of each level, from fine to coarse.
-
-    Raises:
-        TypeError, ValueError: an argument out of its range.
-
-    Source: Ronneberger, Fischer & Brox 2015, "U-Net: convolutional networks for
-    biomedical image segmentation"; padded, so that sizes are kept.
-    """
-
-    def __init__(self, channels: int = 1, widths: Sequence[int] = (16, 32, 64)):
-        super().__init__()
-        check_number("channels", channels, 1, whole=True)
-        check_counts("widths", widths)
-        inside = (channels, *widths[:-1])
-        self.factor = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(map(_level, inside, widths))
-        self.up = nn.ModuleList(
-            _level(coarse + fine, fine) for fine, coarse in pairwise(widths)
-        )
-        self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
-        self.to(memory_format=torch.channels_last)  # faster on a CPU
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images of the same shape."""
-        height, width = x.shape[2:]
-        x = pad(x, (0, -width % self.factor, 0, -height % self.factor))
-        skips = []
-        for level in self.down:
-            x = level(max_pool2d(x, 2) if skips else x)
-            skips.append(x)
-        for level, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
-            x = level(torch.cat([interpolate(x, scale_factor=2), skip], 1))
-        return self.last(x)[..., :height, :width]
-
-
-def _level(inside: int, outside: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outside, outside, 3, padding=1),
-        nn.ReLU(inplace=True),
-    )
-
-
-def in_strips(network: UNet, images: Tensor) -> Tensor:
-    """What a network gives of images (N, C, H, W), one strip of rows after the other.
-
-    The features of a strip fit into memory that is there already; those of a large image
-    are laid into new memory each time, which costs as much as the convolutions. Each
-    strip is seen with a margin, as wide as a pixel's view.
-    """
-    rows, margin = 64 * network.factor, 6 * network.factor
-    strips = []
-    for top in range(0, images.shape[2], rows):
-        start = max(0, top - margin)
-        strip = network(images[:, :, start : top + rows + margin])
-        strips.append(strip[:, :, top - start :][:, :, :rows])
-    return torch.cat(strips, 2)
-
-
 # -- loss and score
 
 
@@ -200,15 +126,6 @@ def loss_map(
 def gradient_map(x: Tensor, y: Tensor) -> Tensor:
     """1 - MSGMS around every pixel, (N, H, W) in [0, 1)."""
     return 1 - similarity.ms_gms_map(x, y, data_range=1, scales=SCALES)
-
-
-def smooth(maps: Tensor, window: int) -> Tensor:
-    """Means over squares around every pixel, as far as they lie in the image: (N, H,
-    W), window odd.
-    """
-    return avg_pool2d(maps[:, None], window, 1, window // 2, count_include_pad=False)[
-        :, 0
-    ]
 
 
 # -- the detector

@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import adlab
 from adlab._methods import methods
 from adlab._parameters import _hints
+from adlab.capsules import CapsuleAnomaly
 from adlab.contract import CLAUSES
 from adlab.dagmm import DAGMM
 from adlab.data import ImageSet
 from adlab.deep_svdd import DeepSVDD
 from adlab.detector import Detector, Localizer
+from adlab.draem import DRAEM
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
@@ -51,6 +53,7 @@ FAST = {
     "n_directions": 5,
     "transformations": 8,
 }
+CAPSULES = {"n_filters": 4, "n_primary": 2, "kernel_size": 7, "widths": (8,)}
 SMALL = {
     "autoencoder": {"widths": (4, 8), "patch_size": 16},
     "vae": {"widths": (4, 8), "patch_size": 16},
@@ -81,6 +84,7 @@ SCALES = (9, 17)
 TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
 TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
+PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
@@ -116,6 +120,11 @@ OTHERS = {
     "gms": lambda: Inpainting((2, 5), score="gms", **HOLES),
     "l2": lambda: Inpainting((4,), 2, 0, 0, smoothing=1, image_score="mean", **HOLES),
     "tiled": lambda: Tiled(PCAResidual(2), 12, 4, image_score="mean"),
+    "draem": lambda: DRAEM(**PASTED | {"image_score": "max"}),
+    "discriminative": lambda: DRAEM("discriminative", "grass", **PASTED),
+    "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
+    "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
+    "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
@@ -347,14 +356,18 @@ KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
     ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
+    ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes", COUNTS),
     ("reg_covar weight_decay tol eta sigma", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
+    ("focusing reconstruction_weight", AMOUNT),
     ("lr", POSITIVE),
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),
+    ("clean", FRACTION),
+    ("least_opacity", [(1.1, ValueError, "a number in [0, 1]…1.1"), *AMOUNT]),
     ("nu fpr", SHARE),
     ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),
     ("device", [("gpu", ValueError, "auto…'gpu'"), ("cuda:99", ValueError, "cuda:99")]),

@@ -70,6 +70,10 @@ LOCALIZERS = {
         )
         for score in ("loss", "gms")
     },
+    **{
+        f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
+        for networks in ("both", "discriminative", "reconstructive")
+    },
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),

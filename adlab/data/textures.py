@@ -6,6 +6,8 @@ The photographs, 512 × 512 and grey, come with scikit-image (`skimage.data.bric
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import skimage.data
 import torch
@@ -73,12 +75,15 @@ def textures(
     )
 
 
+@lru_cache
 def photograph(texture: str) -> np.ndarray:
     """The whole photograph of a texture, float64 (512, 512) in [0, 1]; an unknown name
     raises ValueError.
     """
     check_choice("texture", texture, TEXTURES)
-    return getattr(skimage.data, texture)() / 255
+    photo = getattr(skimage.data, texture)() / 255
+    photo.flags.writeable = False  # it is the same for all who ask
+    return photo
 
 
 def _crops(
