@@ -147,7 +147,7 @@ def test_objectives_beside_exercises(lecturer, house):
     assert "| 2. two. | ● | – |" in second
     assert "1. count (★★): `adlab.check.auroc`" in second
     assert "2. think (★): check –" in second
-    assert "Assignments: {doc}`A project </notebooks/assignments/a>`" in second
+    assert "Assignments: {doc}`A project </book/assignments>`" in second
 
 
 def test_seconds_are_summed_by_section(lecturer, house, monkeypatch):

@@ -193,14 +193,15 @@ def named(path):
     """Return the title of an assignment and the numbers of the chapters that it names."""
     cells = nbformat.read(path, as_version=4).cells
     front = "\n".join(
-        cell.source
-        for cell in sections(cells)[0][1]
-        if cell.cell_type in ("markdown", "raw")
+        cell.source for cell in sections(cells)[0][1] if cell.cell_type == "markdown"
     )
     title = re.search("^# (.+)", front, re.MULTILINE)[1]
-    linked = re.findall(r"\b(\d\d)_\w+\.ipynb", front)
-    said = re.findall(r"(?i)\bchapters?:? ((?:\d+(?:, | and |, and )?)+)", front)
+    plain = front.replace("*", "")
+    linked = re.findall(r"\b(\d\d)_\w+\.(?:ipynb|html)", plain)
+    said = re.findall(r"(?i)\bchapters?:? ((?:\d+(?:, | and |, and )?)+)", plain)
     numbers = {int(n) for n in linked + re.findall(r"\d+", " ".join(said))}
+    for first, last in re.findall(r"(?i)\bchapters: (\d+) to (\d+)", plain):
+        numbers |= set(range(int(first), int(last) + 1))
     return title, frozenset(numbers)
 
 

@@ -188,7 +188,7 @@ def checked(exercise):
 def assigned(chapter, assignments):
     """Return the assignments that name a chapter, in a sentence."""
     links = [
-        f"{{doc}}`{title} </notebooks/assignments/{name}>`"
+        f"{{doc}}`{title} </book/assignments>`"
         for name, title, numbers in assignments
         if chapter.number in numbers
     ]
