@@ -147,7 +147,11 @@ class DRAEM(Localizer):
             update_batch_norm(discriminate, seen)
 
     def _anomalous(self, images: object) -> Iterator[Tensor]:
-        return (self.synthesise(batch)[0] for batch in self._stream(images))
+        """Batches as in the training, the same however the images are read."""
+        for number, batch in enumerate(self._stream(images)):
+            with seeded((self.seed + number) % 2**63):
+                anomalous, _ = self.synthesise(batch)
+            yield anomalous
 
     def _parts(self) -> tuple[UNet | None, UNet | None]:
         names = ("reconstructive_", "discriminative_")

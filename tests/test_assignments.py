@@ -25,7 +25,7 @@ ANSWERS = {name: sorted(ROOT.glob(f"tests/assignments/{name}/*.py")) for name in
 MISTAKES = [(name, path.stem) for name in NAMES for path in ANSWERS[name]]
 ANSWER = "otter_answer_cell"  # tag of the cells that students write in
 SHORT = 40  # characters; a shorter line may stand in the question, too
-STAYS = re.compile(r"(def|class) \w+.*:$").match  # the first line of an answer
+HEAD = re.compile(r"(?ms)^\s*(?:def|class) \w+.*?:$")  # how an answer begins
 GRADESCOPE = {"run_autograder", "setup.sh", "environment.yml", "otter_config.json"}
 
 
@@ -164,7 +164,11 @@ def test_the_student_edition_hides_solutions_and_tests(built, name, kind):
     hidden = [*blocks(name, "SOLUTION"), *blocks(name, "TESTS")]
     asked = [cell for cell in master(name).cells if cell not in hidden]
     told = {line for line in lines(asked) if len(line) < SHORT}
-    secret = {line for line in lines(blocks(name, kind)) - told if not STAYS(line)}
+    bodies = [
+        nbformat.from_dict({"source": HEAD.sub("", cell.source)})
+        for cell in blocks(name, kind)
+    ]
+    secret = lines(bodies) - told
     book = nbformat.read(built / "student" / f"{name}.ipynb", as_version=4)
     shown = lines([*book.cells, nbformat.from_dict({"source": str(book.metadata)})])
     assert secret

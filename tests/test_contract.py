@@ -190,7 +190,8 @@ def test_all_public_detectors_are_checked():
     """Of each class of the package one is above."""
     checked = {type(small(n)) for n, m in methods().items() if m.task == "detection"}
     checked |= {type(make()) for make in OTHERS.values()}
-    inside = {Localizer, adlab.vectors.VectorDetector, adlab.vectors.Gaussian}
+    inside = {Localizer, adlab.LabelledDetector}
+    inside |= {adlab.vectors.VectorDetector, adlab.vectors.Gaussian}
     colour_blind = {adlab.OpenSetClassifier}  # as its classifier is; see below
     assert set(public()) - checked <= inside | colour_blind | {adlab.FeatureDetector}
 
@@ -304,7 +305,7 @@ FORMS = {
 # these learn from a loader as it comes, and take no list of batches
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
-    deep-svdd deep-sad soft
+    deep-svdd deep-sad soft draem discriminative reconstructive
 """
 NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
 # a loader draws from the random state, and so other centres to start from

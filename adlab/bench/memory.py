@@ -38,4 +38,5 @@ class Memory:
     def peak(self) -> float:
         """Since the start."""
         on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        return self._high_water() - self.before + on_gpu / 1e6
+        grown = max(0.0, self._high_water() - self.before)  # freed pages may come back
+        return grown + on_gpu / 1e6

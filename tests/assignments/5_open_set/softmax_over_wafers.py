@@ -1,7 +1,7 @@
 """The softmax runs over the wafers, not over the classes."""
 
 MARKS = {"q1": 2}
-WORDS = {"q1": "axis"}
+WORDS = {"q1": "over the samples"}
 
 
 # %% q1

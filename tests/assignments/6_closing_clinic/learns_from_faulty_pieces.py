@@ -6,7 +6,7 @@ import torch
 
 from adlab.vectors import KNN
 
-MARKS = {"q2": 2}
+MARKS = {"q2": 4}
 WORDS = {"q2": "wall: with 100% false alarms"}
 
 
