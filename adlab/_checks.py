@@ -186,6 +186,25 @@ def _within_rounding(name: str, tensor: Tensor, tolerance: float = 1e-5) -> Tens
     return tensor.clamp(0, 1) if low < 0 or high > 1 else tensor
 
 
+def check_sides(
+    shape: Sequence[int], least: int, words: str = "", name: str = "images"
+) -> None:
+    """Refuse a shape (…, H, W) of fewer pixels than that along either side; `words` say
+    more of the number.
+    """
+    if min(shape[-2:]) < least:
+        raise ValueError(
+            f"{name}: expected H, W of at least {words or least}, got {tuple(shape)}"
+        )
+
+
+def check_odd(name: str, value: object, unit: str = "") -> None:
+    """Refuse what is no odd positive integer."""
+    check_number(name, value, 1, whole=True)
+    if value % 2 == 0:
+        raise ValueError(f"{name}: expected an odd number{unit}, got {value}")
+
+
 def check_vectors(vectors: object, name: str = "vectors") -> Tensor:
     """Feature vectors as a finite float (N, D)."""
     tensor = as_tensor(name, vectors)

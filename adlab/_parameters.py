@@ -19,10 +19,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import torch
 
-from adlab._checks import check_choice, check_counts, check_device, check_number
+from adlab._checks import (
+    check_choice,
+    check_counts,
+    check_device,
+    check_number,
+    check_odd,
+)
 
 Count = Annotated[int, partial(check_number, low=1, whole=True)]
 TwoOrMore = Annotated[int, partial(check_number, low=2, whole=True)]
+Odd = Annotated[int, check_odd]
 Whole = Annotated[int, partial(check_number, low=0, whole=True)]
 Counts = Annotated[Sequence[int], check_counts]
 Positive = Annotated[float, partial(check_number, low=0, open_low=True)]

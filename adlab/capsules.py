@@ -11,7 +11,8 @@ capsule networks", IJPRAI.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from adlab._checks import check_number
+from adlab._checks import check_number, check_sides
 from adlab._parameters import Count, Counts, NonNegative, Positive
 from adlab.detector import LabelledDetector
 from adlab.training import minimise, resolve_device, seeded
@@ -141,11 +142,7 @@ class CapsuleNetwork(nn.Module):
         widths: tuple[int, ...] = (128,),
     ):
         super().__init__()
-        if min(shape[1:]) < 2 * kernel_size - 1:
-            raise ValueError(
-                f"shape: expected H, W of at least {2 * kernel_size - 1} for kernel_size = "
-                f"{kernel_size}, got {tuple(shape)}"
-            )
+        _check_fits(shape, kernel_size, "shape")
         self.shape, self.n_iterations = tuple(shape), n_iterations
         self.primary_dim = primary_dim
         self.first = nn.Conv2d(shape[0], n_filters, kernel_size)
@@ -173,11 +170,17 @@ class CapsuleNetwork(nn.Module):
         return self.decoder(capsules)
 
 
+def _check_fits(shape: Sequence[int], kernel_size: int, name: str) -> None:
+    """Both convolutions must have a place to stand."""
+    least = 2 * kernel_size - 1
+    check_sides(shape, least, f"{least} for kernel_size = {kernel_size}", name)
+
+
 def _decoder(widths: list[int], shape: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
-    last = nn.Linear(widths[-1], int(torch.tensor(shape).prod()))
+    last = nn.Linear(widths[-1], math.prod(shape))
     return nn.Sequential(*layers, last, nn.Sigmoid(), nn.Unflatten(1, shape))
 
 
@@ -248,12 +251,7 @@ class CapsuleAnomaly(LabelledDetector):
 
     def _fit(self, images: object) -> None:
         next(self._stream(images))
-        smallest = 2 * self.kernel_size - 1
-        if min(self.input_shape_[1:]) < smallest:
-            raise ValueError(
-                f"images: expected H, W of at least {smallest} for kernel_size = "
-                f"{self.kernel_size}, got {tuple(self.input_shape_[1:])}"
-            )
+        _check_fits(self.input_shape_, self.kernel_size, "images")
         images, labels = self._examples(images)
         with seeded(self.seed):
             self._build()

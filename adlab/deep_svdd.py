@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from adlab._checks import check_sides
 from adlab._methods import method
 from adlab._parameters import Count, Counts, Fraction, NonNegative, Positive, Whole
 from adlab.bias_free import (
@@ -152,12 +153,10 @@ class _OneClass(Detector):
         self._finish(self._features(images))
 
     def _check_size(self) -> None:
-        smallest = 2 ** len(self.widths)
-        if self.network is None and min(self.input_shape_[1:]) < smallest:
-            raise ValueError(
-                f"images: expected H, W of at least {smallest} for {len(self.widths)} levels, "
-                f"got {tuple(self.input_shape_[1:])}"
-            )
+        if self.network is None:
+            n_levels = len(self.widths)
+            words = f"{2**n_levels} for {n_levels} levels"
+            check_sides(self.input_shape_[1:], 2**n_levels, words)
 
     def _pretrain(self, images: object) -> None:
         """Train the network as the encoder of an autoencoder, with the squared error."""

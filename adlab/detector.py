@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from adlab._checks import check_choice, check_images
+from adlab._checks import check_choice, check_images, check_sides
 from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.data.files import ImageFolder, Reading
 from adlab.data.imageset import ImageSet
@@ -304,6 +304,11 @@ class Detector:
                 self.input_shape_ = list(batch.shape[1:])
             self._check_shape(batch)
             yield self._prepare(batch.to(device))
+
+    def _check_sides(self, images: object, least: int, words: str = "") -> None:
+        """Refuse images of fewer pixels along a side; all, before a training begins."""
+        for batch in self._stream(images):
+            check_sides(batch.shape, least, words)
 
     def _as_dataset(self, images: object) -> Dataset:
         """Images that can be read again and again, and one by one."""

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate, log_softmax
 from adlab import similarity, synthetic
 from adlab._checks import check_number
 from adlab._maps import smooth
-from adlab._parameters import Count, Counts, ImageScore, NonNegative, Positive
+from adlab._parameters import Count, Counts, ImageScore, NonNegative, Odd, Positive
 from adlab.data.textures import photograph
 from adlab.detector import Localizer
 from adlab.training import seeded, update_batch_norm
@@ -103,15 +103,11 @@ class DRAEM(Localizer):
     ssim_weight: NonNegative = 1.0
     focusing: NonNegative = 2.0
     widths: Counts = (12, 24, 48)
-    smoothing: Count = 5
+    smoothing: Odd = 5
     epochs: Count = 30
     lr: Positive = 2e-3
     image_score: ImageScore = "max"
     batch_size: Count = field(default=8, kw_only=True)
-
-    def _check_arguments(self) -> None:
-        if self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing: expected an odd number, got {self.smoothing}")
 
     def _build(self) -> None:
         channels = self.input_shape_[0]
@@ -122,17 +118,12 @@ class DRAEM(Localizer):
             self.discriminative_ = UNet(seen, self.widths, 2, batch_norm=True)
 
     def _fit(self, images: object) -> None:
-        for batch in self._stream(images):  # all are checked before the training begins
-            if min(batch.shape[2:]) < SMALLEST:
-                raise ValueError(
-                    f"images: expected H, W of at least {SMALLEST}, got {tuple(batch.shape)}"
-                )
+        self._check_sides(images, SMALLEST)
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         parts = [part for part in self._parts() if part is not None]
         self.history_ = self._optimise(nn.ModuleList(parts), self._loss, images)
-        with seeded(self.seed):
-            self._settle(images)
+        self._settle(images)
 
     def _settle(self, images: object) -> None:
         """Take the statistics of the batch norms for the networks as they are now."""
@@ -141,7 +132,7 @@ class DRAEM(Localizer):
             update_batch_norm(reconstruct, self._anomalous(images))
         if discriminate is not None:
             seen = (
-                _beside(batch, reconstruct and reconstruct(batch))
+                _beside(batch, reconstruct(batch) if reconstruct else None)
                 for batch in self._anomalous(images)
             )
             update_batch_norm(discriminate, seen)
@@ -200,7 +191,7 @@ class DRAEM(Localizer):
     def _both(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Reconstructions (B, C, H, W) and logits (B, 2, H, W), those that there are."""
         reconstruct, discriminate = self._parts()
-        reconstructed = None if reconstruct is None else reconstruct(images)
+        reconstructed = reconstruct(images) if reconstruct else None
         if discriminate is None:
             return reconstructed, None
         return reconstructed, discriminate(_beside(images, reconstructed))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adlab import similarity
-from adlab._checks import check_counts, check_number
+from adlab._checks import check_counts, check_number, check_sides
 from adlab._maps import smooth
 from adlab._methods import method
 from adlab._parameters import (
@@ -26,6 +26,7 @@ from adlab._parameters import (
     Counts,
     ImageScore,
     NonNegative,
+    Odd,
     Positive,
     TwoOrMore,
 )
@@ -180,7 +181,7 @@ class Inpainting(Localizer):
     ssim_weight: NonNegative = 1.0
     gms_weight: NonNegative = 1.0
     score: Literal["loss", "gms"] = "loss"
-    smoothing: Count = 11
+    smoothing: Odd = 11
     widths: Counts = (16, 32, 64)
     patch_size: Annotated[int, partial(check_number, low=SMALLEST, whole=True)] = 32
     epochs: Count = 30
@@ -192,8 +193,6 @@ class Inpainting(Localizer):
         check_counts("cell_sizes", self.cell_sizes, self.patch_size // 2)
         cells = (-(-self.patch_size // max(self.cell_sizes))) ** 2
         check_number("n_sets", self.n_sets, 2, cells, whole=True)
-        if self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing: expected an odd number, got {self.smoothing}")
 
     def inpaint(self, images: object, cell_size: int) -> Tensor:
         """What the network guesses for every pixel, hidden in squares of that side.
@@ -216,12 +215,8 @@ class Inpainting(Localizer):
         self.network_ = UNet(self.input_shape_[0], self.widths)
 
     def _fit(self, images: object) -> None:
-        for batch in self._stream(images):  # all are checked before the training begins
-            if min(batch.shape[2:]) < self.patch_size:
-                raise ValueError(
-                    f"images: expected H, W of at least patch_size = {self.patch_size}, "
-                    f"got {tuple(batch.shape)}"
-                )
+        words = f"patch_size = {self.patch_size}"
+        self._check_sides(images, self.patch_size, words)
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         self.history_ = self._optimise(
@@ -246,10 +241,7 @@ class Inpainting(Localizer):
         return sum(inpaint(network, batch, mask[None]) for mask in masks)
 
     def _map(self, batch: Tensor) -> Tensor:
-        if min(batch.shape[2:]) < SMALLEST:
-            raise ValueError(
-                f"images: expected H, W of at least {SMALLEST}, got {tuple(batch.shape)}"
-            )
+        check_sides(batch.shape, SMALLEST)
         maps = [self._residual(batch, size) for size in self.cell_sizes]
         return smooth(sum(maps) / len(maps), self.smoothing)
 

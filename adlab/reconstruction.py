@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from adlab import similarity
-from adlab._checks import check_choice, check_counts, check_number
+from adlab._checks import check_choice, check_counts, check_number, check_sides
 from adlab._methods import method
 from adlab._parameters import Count, ImageScore, Positive, TwoOrMore
 from adlab.augmentation import random_crop
@@ -254,12 +254,8 @@ class _Reconstruction(Localizer):
         return self._apply(lambda batch: self.network_(batch), images)
 
     def _fit(self, images: object) -> None:
-        for batch in self._stream(images):  # all are checked before the training begins
-            if min(batch.shape[2:]) < self.patch_size:
-                raise ValueError(
-                    f"images: expected H, W of at least patch_size = {self.patch_size}, "
-                    f"got {tuple(batch.shape)}"
-                )
+        words = f"patch_size = {self.patch_size}"
+        self._check_sides(images, self.patch_size, words)
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         self.history_ = self._optimise(
@@ -324,10 +320,7 @@ class Autoencoder(_Reconstruction):
 
     def _map(self, batch: Tensor) -> Tensor:
         smallest = max(LOSSES[name][0] for name in _weights(self.loss))
-        if min(batch.shape[2:]) < smallest:
-            raise ValueError(
-                f"images: expected H, W of at least {smallest} pixels, got {tuple(batch.shape)}"
-            )
+        check_sides(batch.shape, smallest, f"{smallest} pixels")
         return loss_map(self.loss, batch, self.network_(batch))
 
 

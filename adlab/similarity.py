@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
-from adlab._checks import as_tensor, check_number
+from adlab._checks import as_tensor, check_number, check_odd
 
 MS_SSIM_WEIGHTS = (
     0.0448,
@@ -516,7 +516,7 @@ def _check_scales(
 ) -> tuple[Tensor, Tensor]:
     """Both batches, at least one window high and wide at the coarsest scale."""
     check_number("scales", scales, 1, most, whole=True)
-    _check_window(window)
+    check_odd("window", window, " of pixels")
     return _check_pair(x, y, window * 2 ** (scales - 1))
 
 
@@ -524,14 +524,8 @@ def _check_gabor(
     x: object, y: object, scales: int, orientations: int, window: int
 ) -> tuple[Tensor, Tensor]:
     check_number("orientations", orientations, 1, whole=True)
-    _check_window(window)
+    check_odd("window", window, " of pixels")
     return _check_scales(x, y, scales, window + 2 * GABOR_RADIUS)
-
-
-def _check_window(window: int) -> None:
-    check_number("window", window, 1, whole=True)
-    if window % 2 == 0:
-        raise ValueError(f"window: expected an odd number of pixels, got {window}")
 
 
 def _check_range(data_range: float) -> None:

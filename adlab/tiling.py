@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adlab._checks import check_number
+from adlab._checks import check_number, check_sides
 from adlab._parameters import Count, ImageScore, TwoOrMore, Whole
 from adlab.detector import Localizer
 from adlab.vectors.base import fit_inside
@@ -84,10 +84,7 @@ class Tiled(Localizer):
 
     def _corners(self, batch: Tensor) -> list[tuple[int, int]]:
         size = tuple(batch.shape[2:])
-        if min(size) < self.tile:
-            raise ValueError(
-                f"images: expected H, W of at least tile = {self.tile}, got {size}"
-            )
+        check_sides(size, self.tile, f"tile = {self.tile}")
         return corners(size, self.tile, self.tile - self._overlap)
 
     def _map(self, batch: Tensor) -> Tensor:

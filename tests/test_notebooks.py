@@ -11,6 +11,7 @@ from statistics import median
 import nbformat
 import pytest
 
+from adlab import check
 from tools import stamp
 
 ROOT = Path(__file__).parents[1]
@@ -188,7 +189,7 @@ def test_format_is_valid_and_ids_are_unique(path):
 
 
 def test_nothing_of_a_run_or_an_editor_is_committed(book):
-    assert set(book.metadata) <= {*stamp.NOTEBOOK_METADATA, "colab"}
+    assert book.metadata == stamp.notebook_metadata(book.cells)
     allowed = {"tags", "mystnb", "jp-MarkdownHeadingCollapsed", *stamp.FOLDED}
     for cell in book.cells:
         assert set(cell.metadata) <= allowed
@@ -249,8 +250,7 @@ def test_a_picture_comes_first(book):
 
 
 def test_code_cells_are_short(book):
-    others = [cell for cell in code_cells(book) if not stamp.is_setup(cell)]
-    lengths = [len(lines(cell)) for cell in others]
+    lengths = [len(lines(cell)) for cell in code_cells(book)]
     assert max(lengths) <= LONGEST
     assert median(lengths) <= MEDIAN
     assert sum(length >= LONG for length in lengths) <= max(1, len(lengths) // 10)
@@ -359,6 +359,46 @@ def test_solutions_are_folded(book):
             == prose.count("<summary>")
             == prose.count("</details>")
         )
+
+
+def test_an_exercise_is_asked_hinted_at_answered_and_solved(book):
+    """A question with a hint; a cell to write in; the solution, in code and in words."""
+    for number, (_, cells) in enumerate(exercises(book), start=1):
+        question, answer, heading, *solution = cells
+        hint = f"<details><summary>Hint to exercise {number}</summary>"
+        words = f"<details><summary>Solution to exercise {number} in words</summary>"
+        assert hint in question.source
+        assert tags(answer) == ["answer", "remove-cell"]
+        assert answer.source.startswith(f"# Your answer to exercise {number}")
+        assert heading.source == f"{stamp.SOLUTION}{number}"
+        assert words in solution[-1].source
+
+
+def test_every_objective_is_practised(book):
+    [cell] = [c for c in book.cells if c.source.startswith("## You will learn")]
+    objectives = re.findall(r"(?m)^(\d+)\. ", cell.source)
+    practised = [
+        re.search(r"(?m)^\*Practises: ([\d, ]+)\.\*$", cells[0].source)[1].split(", ")
+        for _, cells in exercises(book)
+    ]
+    assert objectives and set().union(*practised) == set(objectives)
+
+
+def test_checks_of_a_chapter_are_called_by_readers_and_by_solutions(path, book):
+    """The line that a reader takes the # from runs in the solution."""
+    called = set()
+    for _, (_, answer, _, *solution) in exercises(book):
+        solved = "\n".join(cell.source for cell in solution).splitlines()
+        for line in re.findall(r"(?m)^# (adlab\.check\..+\))$", answer.source):
+            assert line in solved
+            called.add(line.split("(")[0].removeprefix("adlab.check."))
+    if path.stem[0].isdigit():
+        taught = {each.__name__ for each in check.CHAPTERS[int(path.stem[:2])]}
+        assert taught and taught <= called
+
+
+def test_the_check_of_detectors_is_called():
+    assert any("# adlab.check.detector(" in path.read_text("utf-8") for path in PATHS)
 
 
 def test_folds_leave_blank_lines_around_markdown(book):

@@ -11,7 +11,6 @@ from tools import student
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted(ROOT.glob("notebooks/*.ipynb"))
-SITE = "https://example.org/book"
 
 
 def markdown(text):
@@ -48,7 +47,7 @@ def test_no_line_of_a_solution_is_left(book):
     ]
     secret = lines([*solutions, *words])
     asked = lines(book.cells) - secret
-    shown = lines(student.edition(book, SITE).cells)
+    shown = lines(student.edition(book).cells)
     assert solutions and words
     assert not {
         line: n for line, n in shown.items() if n > asked[line] and line in secret
@@ -60,7 +59,7 @@ def test_questions_stay(book):
         texts = lines(cell for cell in cells if cell.cell_type == "markdown")
         return [line for line in texts if line.startswith(("# ", "## ", "### "))]
 
-    edition = student.edition(book, SITE)
+    edition = student.edition(book)
     assert headings(edition.cells) == headings(book.cells)
     nbformat.validate(edition)
 
@@ -79,7 +78,7 @@ def test_a_solution_ends_at_the_next_question_or_section():
         code("y = 2", "solution"),
         markdown("Words.\n\n#### A remark in the solution\n\n## Summary\n\nEnd."),
     )
-    kept = [cell.source for cell in student.edition(book, SITE).cells]
+    kept = [cell.source for cell in student.edition(book).cells]
     assert kept == [
         "### Exercise 1: a\n\nAsk.",
         "...",
@@ -108,14 +107,5 @@ def test_names_that_only_a_solution_defines_are_told(later, needed):
     assert student.missing(book) == needed
 
 
-def test_links_to_pages_lead_to_the_site():
-    cell = markdown("[notation](../book/notation.md), [chapter 2](02_x.ipynb)")
-    (linked,) = student.edition(notebook(cell), SITE).cells
-    assert (
-        linked.source
-        == f"[notation]({SITE}/book/notation.html), [chapter 2](02_x.ipynb)"
-    )
-
-
 def test_the_badge_of_the_chapter_with_solutions_goes(book):
-    assert not any(map(student.stamp.is_badge, student.edition(book, SITE).cells))
+    assert not any(map(student.stamp.is_badge, student.edition(book).cells))

@@ -30,6 +30,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
+from adlab.detector import write_whole
+
 sys.path.insert(0, str(Path(__file__).parent))
 import stamp
 
@@ -171,7 +173,7 @@ def report(name, result, points, out):
     told = [f"{name}: {row['points']} of {row['of']} points of the tests", *why]
     for each, (_, said) in parts.items():
         told += ["", f"{each}: {row[each]} of {points[each]:g}", *said]
-    write_whole((out / "words" / name).with_suffix(".txt"), "\n".join(told) + "\n")
+    write((out / "words" / name).with_suffix(".txt"), "\n".join(told) + "\n")
     all_said = [f"{each}: {one}" for each, (_, said) in parts.items() for one in said]
     return row | {"words": "; ".join(why or all_said)}
 
@@ -182,15 +184,13 @@ def write_table(rows, path):
     table = csv.DictWriter(text, list(rows[0]))
     table.writeheader()
     table.writerows(rows)
-    write_whole(path, text.getvalue())
+    write(path, text.getvalue())
 
 
-def write_whole(path, text):
-    """Write a file under another name first, so that none is ever half written."""
+def write(path, text):
+    """Write a file and the folders that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="")
-    part.replace(path)
+    write_whole(path, text.encode())
 
 
 # -- command line

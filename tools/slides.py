@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 
+from adlab.detector import write_whole
 from tools import timings
 
 ROOT = timings.ROOT
@@ -262,9 +263,8 @@ def write(path, folder):
     book = executed(path)
     number = re.match(r"\d+", path.stem)
     file = folder / f"{number[0] if number else path.stem}.html"
-    part = file.with_suffix(".part")
-    part.write_text(render(deck(book)), encoding="utf-8")
-    return part.replace(file)
+    write_whole(file, render(deck(book)).encode())
+    return file
 
 
 def main(paths):

@@ -47,20 +47,15 @@ class SetupError(Exception):
 def install(package):
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", package]
     run = subprocess.run(pip, capture_output=True, text=True)
+    why = re.findall("(?:fatal|ERROR): (.*)", run.stderr) or ["pip failed"]
     if run.returncode:
-        why = re.findall("(?:fatal|ERROR): (.*)", run.stderr) or ["pip failed"]
-        raise SetupError(
-            f"{{package}} was not installed: {{why[-1]}}. "
-            "Mend that, then run this cell again."
-        )
+        raise SetupError(f"{{package}}: {{why[-1]}}; then run this cell again")
 
 
 if not importlib.util.find_spec("adlab"):
     if "google.colab" not in sys.modules:
-        raise SetupError(
-            "adlab is missing. In a terminal, with the Python of this kernel: "
-            f'pip install "adlab[imagenet] @ {{ADDRESS}}"'
-        )
+        command = f'pip install "adlab[imagenet] @ {{ADDRESS}}"'
+        raise SetupError(f"adlab is missing; in a terminal: {{command}}")
     try:
         install(f"{{ADDRESS}}@{{VERSION}}")
     except SetupError:

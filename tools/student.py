@@ -4,9 +4,8 @@ Usage: python tools/student.py [FOLDER]
 
 A solution begins at its heading, "#### Solution to exercise k", or at its first code cell,
 which is tagged, and ends at the next heading of a question or a section. The link to
-Colab goes, too, since it opens the chapter with its solutions; links to pages become
-links to the site. Where a later cell needs a name that only a solution defines, a line
-says so.
+Colab goes, too, since it opens the chapter with its solutions. Where a later cell needs
+a name that only a solution defines, a line says so.
 """
 
 import ast
@@ -25,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "_build" / "student"
 BEGINS = re.compile(r"(?m)^#### Solution to exercise ")
 ENDS = re.compile(r"(?m)^#{1,3} \S")
-PAGE = re.compile(r"\]\(\.\./book/([\w-]+)\.md")
 
 
 def parts(book):
@@ -53,20 +51,17 @@ def sections(source, inside):
     return [*found, (source, inside)]
 
 
-def edition(book, site):
+def edition(book):
     """Return a chapter without solutions."""
     result = copy.deepcopy(book)
     kept = [cell for cell, inside in parts(book) if not inside]
     result.cells = [copy.deepcopy(cell) for cell in kept if not stamp.is_badge(cell)]
-    for cell in result.cells:
-        if cell.cell_type == "markdown":
-            cell.source = PAGE.sub(rf"]({site}/book/\1.html", cell.source)
     return result
 
 
 def names(cell):
     """Return the names that a code cell defines, and those that it reads."""
-    tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*", r"\1pass", cell.source))
+    tree = ast.parse(cell.source)
     defined, read = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -97,10 +92,9 @@ def missing(book):
 def main(out):
     """Write the student edition of every chapter."""
     out.mkdir(parents=True, exist_ok=True)
-    url, _ = stamp.repository(ROOT)
     for path in sorted(ROOT.glob("notebooks/*.ipynb")):
         book = nbformat.read(path, as_version=4)
-        nbformat.write(edition(book, stamp.site(url)), out / path.name)
+        nbformat.write(edition(book), out / path.name)
         if needed := missing(book):
             print(f"{path.name}: a later cell needs {', '.join(needed)} of a solution")
     print(f"student editions: {out}")

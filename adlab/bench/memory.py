@@ -38,5 +38,5 @@ class Memory:
     def peak(self) -> float:
         """Since the start."""
         on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        grown = max(0.0, self._high_water() - self.before)  # freed pages may come back
+        grown = max(0.0, self._high_water() - self.before)  # Linux counts roughly
         return grown + on_gpu / 1e6

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import fold, pad, unfold
 
-from adlab._checks import check_number
+from adlab._checks import check_number, check_sides
 from adlab._parameters import (
     Count,
     ImageScore,
@@ -85,11 +85,8 @@ class Patchwise(Localizer):
 
     def _stream(self, images: object) -> Iterator[Tensor]:
         for batch in super()._stream(images):
-            if min(batch.shape[2:]) < self.patch_size:
-                size = tuple(batch.shape[2:])
-                raise ValueError(
-                    f"images: expected H, W of at least patch_size = {self.patch_size}, got {size}"
-                )
+            words = f"patch_size = {self.patch_size}"
+            check_sides(batch.shape[2:], self.patch_size, words)
             yield batch
 
     def _patches(self, batch: Tensor) -> Tensor:
