@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Literal
 
 import torch
@@ -228,9 +228,15 @@ def _beside(images: Tensor, reconstructed: Tensor | None) -> Tensor:
     return images if reconstructed is None else torch.cat([images, reconstructed], 1)
 
 
+@lru_cache
+def _photo(name: str) -> Tensor:
+    """A whole photograph, read once: (512, 512)."""
+    return torch.from_numpy(photograph(name)).float()
+
+
 def _crop_of(name: str, height: int, width: int) -> Tensor:
     """A square of a photograph, resized where it is too small: float32 (1, H, W)."""
-    photo = torch.tensor(photograph(name), dtype=torch.float32)
+    photo = _photo(name)
     side = min(max(height, width), len(photo))
     corner = torch.randint(len(photo) - side + 1, (2,)).tolist()
     crop = photo[corner[0] :, corner[1] :][:side, :side]

@@ -6,8 +6,6 @@ The photographs, 512 × 512 and grey, come with scikit-image (`skimage.data.bric
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import skimage.data
 import torch
@@ -75,15 +73,12 @@ def textures(
     )
 
 
-@lru_cache
 def photograph(texture: str) -> np.ndarray:
     """The whole photograph of a texture, float64 (512, 512) in [0, 1]; an unknown name
     raises ValueError.
     """
     check_choice("texture", texture, TEXTURES)
-    photo = getattr(skimage.data, texture)() / 255
-    photo.flags.writeable = False  # it is the same for all who ask
-    return photo
+    return getattr(skimage.data, texture)() / 255
 
 
 def _crops(
