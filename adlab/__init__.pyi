@@ -34,6 +34,7 @@ from . import (
     transfer as transfer,
     unet as unet,
     vectors as vectors,
+    vt_adl as vt_adl,
 )
 from .capsules import CapsuleAnomaly as CapsuleAnomaly
 from .contract import check_detector as check_detector
@@ -61,5 +62,6 @@ from .show import show as show
 from .spade import SPADE as SPADE
 from .student_teacher import StudentTeacher as StudentTeacher
 from .transfer import FeatureDetector as FeatureDetector
+from .vt_adl import VTADL as VTADL
 
 __version__: str

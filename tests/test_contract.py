@@ -41,6 +41,7 @@ from adlab.vectors import (
     PCAResidual,
     PixelGaussian,
 )
+from adlab.vt_adl import VTADL
 
 # what makes a method fast enough to be fitted a dozen times; any other is run as it is
 FAST = {
@@ -86,6 +87,7 @@ TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
+TOKENS = {"dim": 8, "n_heads": 2, "n_components": 2, "epochs": 1}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
     "ledoit-wolf": lambda: Gaussian("ledoit-wolf"),
@@ -125,6 +127,9 @@ OTHERS = {
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
+    "vt-adl": lambda: VTADL(**TOKENS),
+    "placeless": lambda: VTADL(positions=False, score="reconstruction", **TOKENS),
+    "self-conditioned": lambda: VTADL("self-conditioned", "density", **TOKENS),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
@@ -266,7 +271,7 @@ DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
     deep-svdd deep-sad soft padim-random padim-pca spade-random random-features
-    mixture k-means
+    mixture k-means vt-adl placeless self-conditioned
 """
 
 
@@ -306,6 +311,7 @@ FORMS = {
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft draem discriminative reconstructive
+    vt-adl placeless self-conditioned
 """
 NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
 # a loader draws from the random state, and so other centres to start from
@@ -358,13 +364,14 @@ KINDS = [
     ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
     ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
+    ("depth n_heads", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes", COUNTS),
     ("reg_covar weight_decay tol eta sigma", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
-    ("focusing reconstruction_weight", AMOUNT),
-    ("lr", POSITIVE),
+    ("focusing reconstruction_weight error_weight", AMOUNT),
+    ("lr noise", POSITIVE),
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),
     ("clean", FRACTION),

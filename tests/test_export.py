@@ -74,6 +74,12 @@ LOCALIZERS = {
         f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
         for networks in ("both", "discriminative", "reconstructive")
     },
+    **each(
+        adlab.VTADL,
+        "vt-adl",
+        ("mixture", "self-conditioned"),
+        **{"patch_size": 4, "dim": 8, "n_components": 3, "epochs": 1},
+    ),
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),
