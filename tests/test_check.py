@@ -12,10 +12,12 @@ from torch.nn.functional import mse_loss
 
 import adlab
 from adlab import (
+    capsules,
     check,
     dagmm,
     decision,
     deep_svdd,
+    draem,
     geotrans,
     inpainting,
     metrics,
@@ -54,6 +56,9 @@ OWN = {
     "energy_score": open_set.energy_score,
     "error_and_variance": student_teacher.error_and_variance,
     "fit_weibull": open_set.fit_weibull,
+    "focal_loss": lambda q, gamma: draem.focal_loss(
+        torch.stack([q, 1 - q]).log()[None, :, :, None], q.new_zeros(1, len(q), 1), gamma
+    ),
     "inpaint": inpainting.inpaint,
     "kernel_distance": kernel_svdd,
     "kl_divergence": reconstruction.kl_divergence,
@@ -68,9 +73,11 @@ OWN = {
     "pool": transfer.pool,
     "pro": metrics.pro,
     "quantile_threshold": decision.quantile_threshold,
+    "route": lambda votes, n_iterations: capsules.route(votes, n_iterations)[1],
     "sample": reconstruction.sample,
     "soft_boundary_loss": deep_svdd.soft_boundary_loss,
     "softmax_score": geotrans.softmax_score,
+    "squash": capsules.squash,
     "ssim": lambda x, y, data_range: similarity.ssim(x, y, data_range=data_range),
     "transform": geotrans.transform,
     "with_reconstruction_features": dagmm.with_reconstruction_features,
