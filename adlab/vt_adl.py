@@ -174,7 +174,8 @@ class Encoder(nn.Module):
         self.patch_size = patch_size
         n_patches = math.prod(shape[1:]) // patch_size**2
         self.embed = nn.Linear(shape[0] * patch_size**2, dim)
-        places = 0.02 * torch.randn(n_patches, dim)
+        # as large as embedded patches: small ones hardly grow, the decoder needs none
+        places = 0.2 * torch.randn(n_patches, dim)
         self.places = nn.Parameter(places) if positions else None
         self.blocks = nn.ModuleList(Block(dim, n_heads) for _ in range(depth))
         self.normalise = nn.LayerNorm(dim, elementwise_affine=False)
@@ -340,8 +341,8 @@ class VTADL(Localizer):
     n_heads: Count = 4
     n_latent: Count = 64
     width: Count = 16
-    n_components: Count = 10
-    noise: Positive = 0.1
+    n_components: Count = 30
+    noise: Positive = 0.05
     error_weight: NonNegative = 5.0
     ssim_weight: NonNegative = 0.5
     epochs: Whole = 40

@@ -225,7 +225,7 @@ def test_surprise_is_that_of_a_mixture_of_the_tokens(fitted):
 def test_the_square_of_the_noise_is_added_to_the_variances(fitted):
     tokens = fitted.tokens(pictures()).flatten(0, 1).double()
     model = VTADL(epochs=2, **SMALL | {"n_components": 1}).fit(pictures())
-    expected = tokens.T.cov(correction=0) + 0.01 * torch.eye(8)
+    expected = tokens.T.cov(correction=0) + 0.05**2 * torch.eye(8)
     torch.testing.assert_close(
         model.mixture_.covariances_[0], expected, rtol=1e-3, atol=1e-5
     )
