@@ -65,7 +65,6 @@ SMALL = {
     "geotrans": {"widths": (2, 2, 2)},
     "student-teacher": {"width": 8},
     "inpainting": {"widths": (4, 8)},
-    "vt-adl": {"patch_size": 8, "dim": 8, "n_components": 2},
 }
 GENERATOR = torch.Generator().manual_seed(8)
 IMAGES = torch.rand(16, 1, 24, 24, generator=GENERATOR) * torch.linspace(0.2, 1, 24)
@@ -128,6 +127,7 @@ OTHERS = {
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
+    "vt-adl": lambda: VTADL(**TOKENS),
     "placeless": lambda: VTADL(positions=False, score="reconstruction", **TOKENS),
     "self-conditioned": lambda: VTADL("self-conditioned", "density", **TOKENS),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),

@@ -61,7 +61,6 @@ from adlab.check.tasks import (
     softmax_score,
     transform,
 )
-from adlab.check.vt_adl import attention, mixture_log_density
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
 
@@ -80,7 +79,6 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     12: (energy_score, fit_weibull, msp_score, oscr),
     13: (focal_loss,),
     14: (route, squash),
-    16: (attention, mixture_log_density),
 }
 
 
@@ -106,7 +104,6 @@ def detector(answer: Detector, images: Tensor | None = None) -> None:
 
 __all__ = [
     "CheckError",
-    "attention",
     "auroc",
     "average_precision",
     "best_radius",
@@ -126,7 +123,6 @@ __all__ = [
     "knn_score",
     "m_step",
     "mahalanobis_map",
-    "mixture_log_density",
     "msp_score",
     "oscr",
     "pixel_gaussian",
