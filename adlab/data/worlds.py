@@ -120,7 +120,7 @@ def _disc(shape: tuple[int, int], centre: np.ndarray, radius: float) -> np.ndarr
 def _traffic(kind: str, rng: np.random.Generator) -> Drawn:
     """Two cars, each in a lane of its own, drive to the right."""
     size, n_frames, speed = 32, 6, 3
-    starts = rng.uniform((7, 4), (11, 12), (2, 2)) + [[0, 0], [13, 0]]
+    starts = rng.uniform([(7, 4), (20, 4)], [(11, 12), (24, 12)])
     moves = np.array([speed, speed])
     radii = np.array([2.5, 2.5])
     if kind == "wrong way":
