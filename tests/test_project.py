@@ -726,6 +726,23 @@ def test_folds_are_called_by_their_titles(extension):
     assert [cell["prompt_hide"] for cell in document] == ["Set-up", "Hide"]
 
 
+@pytest.mark.parametrize(
+    ("page", "modes"),
+    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 4)],
+)
+def test_code_of_the_first_picture_is_folded(extension, page, modes):
+    def cell(*children):
+        return nodes.container("", *children, nb_element="cell_code")
+
+    document, later = nodes.container(), nodes.section("", cell(nodes.image()))
+    top = [cell(), cell(nodes.image()), cell(nodes.image()), later]
+    document += nodes.section("", *top)
+    app = SimpleNamespace(env=SimpleNamespace(docname=page))
+    extension("folds").fold_before_picture(app, document)
+    cells = [n for n in document.findall(nodes.container) if "nb_element" in n]
+    assert [each.get("hide_mode") for each in cells] == modes
+
+
 def test_thumbnails_are_small_copies(extension, tmp_path):
     Image.effect_noise((1200, 500), 90).save(tmp_path / "large.png")
     small = tmp_path / "made" / "small.webp"
