@@ -833,6 +833,17 @@ def test_check_book_finds_links_to_the_published_book(built):
         assert len(check_book.check(built)) == faults
 
 
+def test_check_book_follows_addresses_from_the_root_of_the_site(built):
+    html = built / "_build" / "html"
+    head = '<link rel="canonical" href="https://a.org/b/404.html">'
+    for name in ("there", "missing"):
+        script = f'<script src="/b/{name}.js"></script>'
+        (html / "404.html").write_text(f"<html><head>{head}{script}</head></html>")
+        (html / "there.js").write_text("")
+        found = [f"404.html: fetches /b/{name}.js, which was not built"]
+        assert check_book.check(built) == (found if name == "missing" else [])
+
+
 def test_check_book_finds_missing_and_empty_pages(built):
     contents = "format: jb-book\nroot: book/index\nparts:\n- chapters:\n  - file: notebooks/01\n"
     (built / "_toc.yml").write_text(contents)
