@@ -21,6 +21,7 @@ from . import (
     metrics as metrics,
     open_set as open_set,
     padim as padim,
+    patchcore as patchcore,
     plots as plots,
     reconstruction as reconstruction,
     regions as regions,
@@ -53,6 +54,7 @@ from .geotrans import GeoTrans as GeoTrans
 from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier
 from .padim import PaDiM as PaDiM
+from .patchcore import PatchCore as PatchCore
 from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,

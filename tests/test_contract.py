@@ -25,6 +25,7 @@ from adlab.draem import DRAEM
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
+from adlab.patchcore import PatchCore
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
@@ -105,6 +106,8 @@ OTHERS = {
     "padim-pca": lambda: PaDiM(n_features=20, reduction="pca", sigma=2, **RANDOM),
     "padim-random": lambda: PaDiM(n_features=20, image_score="mean", **RANDOM),
     "spade-random": lambda: SPADE(n_neighbors=2, **RANDOM),
+    "patchcore": PatchCore,
+    "patchcore-random": lambda: PatchCore(coreset=0.5, image_score="mean", **RANDOM),
     "scales": lambda: MultiScale(StudentTeacher(n_students=1, **TEACHER), SCALES),
     "distilled": lambda: StudentTeacher("distilled", n_students=2, **TEACHER),
     "triplet": lambda: StudentTeacher("triplet", 1, term="error", **TEACHER),
@@ -265,7 +268,7 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft padim-random padim-pca spade-random random-features
+    deep-svdd deep-sad soft padim-random padim-pca spade-random patchcore-random random-features
     mixture k-means
 """
 
@@ -368,6 +371,7 @@ KINDS = [
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),
     ("clean", FRACTION),
+    ("coreset", [(1.1, ValueError, "a number in (0, 1]…1.1"), *POSITIVE]),
     ("least_opacity", [(1.1, ValueError, "a number in [0, 1]…1.1"), *AMOUNT]),
     ("nu fpr", SHARE),
     ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),
