@@ -26,6 +26,7 @@ from . import (
     reconstruction as reconstruction,
     regions as regions,
     report as report,
+    segmentation as segmentation,
     similarity as similarity,
     spade as spade,
     student_teacher as student_teacher,
@@ -59,6 +60,7 @@ from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,
 )
+from .segmentation import Segmentation as Segmentation
 from .show import show as show
 from .spade import SPADE as SPADE
 from .student_teacher import StudentTeacher as StudentTeacher

@@ -35,6 +35,7 @@ from adlab.backbones import (
     usual_layers,
 )
 from adlab.detector import Localizer
+from adlab.training import seeded
 from adlab.vectors import distance_to_nearest
 
 PROJECTED = 128  # dimensions in which the coreset is chosen, as in the paper
@@ -166,9 +167,13 @@ class PatchCore(Localizer):
         batches = [self._embed(batch).flatten(0, 2) for batch in self._stream(images)]
         vectors = torch.cat(batches)
         n = math.ceil(self.coreset * len(vectors))
-        if n < len(vectors):
-            vectors = vectors[greedy_coreset(random_projection(vectors, PROJECTED), n)]
-        self.memory_ = vectors
+        self.memory_ = vectors if n == len(vectors) else self._thinned(vectors, n)
+
+    def _thinned(self, vectors: Tensor, n: int) -> Tensor:
+        """Those of the coreset."""
+        with seeded(self.seed):  # whatever was drawn to read the images
+            projected = random_projection(vectors, PROJECTED)
+        return vectors[greedy_coreset(projected, n)]
 
     def _embed(self, batch: Tensor) -> Tensor:
         """The vectors of all places, (B, h, w, D)."""

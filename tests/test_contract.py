@@ -27,6 +27,7 @@ from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
 from adlab.patchcore import PatchCore
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
+from adlab.segmentation import Segmentation
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
 from adlab.tiling import Tiled
@@ -86,6 +87,7 @@ TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
 TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
+MARKED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
@@ -127,6 +129,10 @@ OTHERS = {
     "discriminative": lambda: DRAEM("discriminative", "grass", **PASTED),
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
+    **{
+        network: lambda n=network: Segmentation(n, **MARKED)
+        for network in ("unet", "fcn", "unet++", "segnet")
+    },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }

@@ -76,6 +76,13 @@ LOCALIZERS = {
         f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
         for networks in ("both", "discriminative", "reconstructive")
     },
+    **each(
+        adlab.Segmentation,
+        "segmentation",
+        ("unet", "fcn", "unet++", "segnet"),
+        widths=(4, 8),
+        epochs=1,
+    ),
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),
