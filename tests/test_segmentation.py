@@ -10,7 +10,6 @@ from sklearn.metrics import f1_score, log_loss
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d
 
-from adlab import metrics
 from adlab.data import ImageSet
 from adlab.segmentation import (
     FCN,
@@ -70,7 +69,7 @@ def test_cross_entropy_of_extreme_logits_is_finite():
     logits = torch.tensor([800.0, -800.0], requires_grad=True)
     loss = binary_cross_entropy(logits, torch.tensor([0.0, 1.0]))
     loss.backward()
-    assert float(loss) == 800
+    assert float(loss.detach()) == 800
     torch.testing.assert_close(logits.grad, torch.tensor([0.5, -0.5]))
 
 
@@ -247,8 +246,9 @@ def test_kinds_that_were_shown_are_found_and_others_are_not():
     found = {}
     for kind in ("dark", "bright"):
         test = dots(20, 2, kind)
-        found[kind] = metrics.pixel_auroc(model.anomaly_map(test.images), test.masks)
-    assert found["dark"] > 0.98 > 0.8 > found["bright"]
+        marked = model.anomaly_map(test.images) > 0.5
+        found[kind] = float(marked[test.masks].float().mean())
+    assert found["dark"] > 0.9 and found["bright"] < 0.1
 
 
 def test_map_is_the_posterior():
