@@ -155,7 +155,7 @@ class SegNet(UNet):
     """
 
     def _way_up(self, widths: Sequence[int], batch_norm: bool) -> nn.ModuleList:
-        self.factor *= 2
+        self.factor *= 2  # the last level is followed by a maximum, too
         return nn.ModuleList(
             double_convolution(coarse, fine, batch_norm)
             for coarse, fine in pairwise((*reversed(widths), widths[0]))
