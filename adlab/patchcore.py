@@ -135,6 +135,10 @@ class PatchCore(Localizer):
     The nearest vector is searched for by products of matrices, without an index: a
     coreset is small, and trees are of no help in hundreds of dimensions.
 
+    The paper multiplies an image's highest distance by a weight, from the neighbours of
+    the vector that was nearest, and enlarges the coarser layer bilinearly; neither is
+    done here.
+
     Raises:
         TypeError, ValueError: an argument out of its range.
 
