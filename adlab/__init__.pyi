@@ -21,10 +21,12 @@ from . import (
     metrics as metrics,
     open_set as open_set,
     padim as padim,
+    patchcore as patchcore,
     plots as plots,
     reconstruction as reconstruction,
     regions as regions,
     report as report,
+    segmentation as segmentation,
     similarity as similarity,
     spade as spade,
     student_teacher as student_teacher,
@@ -54,10 +56,12 @@ from .geotrans import GeoTrans as GeoTrans
 from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier
 from .padim import PaDiM as PaDiM
+from .patchcore import PatchCore as PatchCore
 from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,
 )
+from .segmentation import Segmentation as Segmentation
 from .show import show as show
 from .spade import SPADE as SPADE
 from .student_teacher import StudentTeacher as StudentTeacher

@@ -25,7 +25,9 @@ from adlab.draem import DRAEM
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
+from adlab.patchcore import PatchCore
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
+from adlab.segmentation import Segmentation
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
 from adlab.tiling import Tiled
@@ -86,6 +88,7 @@ TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
 TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
+MARKED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 TOKENS = {"dim": 8, "n_heads": 2, "n_components": 2, "epochs": 1}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
@@ -107,6 +110,8 @@ OTHERS = {
     "padim-pca": lambda: PaDiM(n_features=20, reduction="pca", sigma=2, **RANDOM),
     "padim-random": lambda: PaDiM(n_features=20, image_score="mean", **RANDOM),
     "spade-random": lambda: SPADE(n_neighbors=2, **RANDOM),
+    "patchcore": PatchCore,
+    "patchcore-random": lambda: PatchCore(coreset=0.5, image_score="mean", **RANDOM),
     "scales": lambda: MultiScale(StudentTeacher(n_students=1, **TEACHER), SCALES),
     "distilled": lambda: StudentTeacher("distilled", n_students=2, **TEACHER),
     "triplet": lambda: StudentTeacher("triplet", 1, term="error", **TEACHER),
@@ -126,6 +131,10 @@ OTHERS = {
     "discriminative": lambda: DRAEM("discriminative", "grass", **PASTED),
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
+    **{
+        network: lambda n=network: Segmentation(n, **MARKED)
+        for network in ("unet", "fcn", "unet++", "segnet")
+    },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "vt-adl": lambda: VTADL(**TOKENS),
     "placeless": lambda: VTADL(positions=False, score="reconstruction", **TOKENS),
@@ -270,7 +279,7 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft padim-random padim-pca spade-random random-features
+    deep-svdd deep-sad soft padim-random padim-pca spade-random patchcore-random random-features
     mixture k-means vt-adl placeless self-conditioned
 """
 
@@ -375,6 +384,7 @@ KINDS = [
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),
     ("clean", FRACTION),
+    ("coreset", [(1.1, ValueError, "a number in (0, 1]…1.1"), *POSITIVE]),
     ("least_opacity", [(1.1, ValueError, "a number in [0, 1]…1.1"), *AMOUNT]),
     ("nu fpr", SHARE),
     ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),

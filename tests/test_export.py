@@ -50,6 +50,8 @@ LOCALIZERS = {
     "padim-pca": lambda: adlab.PaDiM(n_features=20, reduction="pca"),
     "spade": lambda: adlab.SPADE(n_neighbors=3),
     "spade-max": lambda: adlab.SPADE(n_neighbors=3, image_score="max"),
+    "patchcore": adlab.PatchCore,
+    "patchcore-all": lambda: adlab.PatchCore(coreset=1, image_score="mean"),
     **each(
         StudentTeacher, "students", ("backbone", "distilled", "triplet"), **STUDENTS
     ),
@@ -74,6 +76,13 @@ LOCALIZERS = {
         f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
         for networks in ("both", "discriminative", "reconstructive")
     },
+    **each(
+        adlab.Segmentation,
+        "segmentation",
+        ("unet", "fcn", "unet++", "segnet"),
+        widths=(4, 8),
+        epochs=1,
+    ),
     **each(
         adlab.VTADL,
         "vt-adl",
