@@ -13,14 +13,23 @@ networks"; Chaudhry et al. 2019, "On tiny episodic memories in continual learnin
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from adlab._checks import as_array, as_tensor, check_number
+from adlab._checks import as_array, as_tensor, check_number, check_vectors
+from adlab._parameters import Count, NonNegative, Positive
+from adlab.training import joined, resolve_device, seeded, single_precision
+from adlab.vectors.base import VectorDetector
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # -- elastic weight consolidation
 
@@ -181,6 +190,116 @@ class Reservoir:
         if not self._kept:
             raise ValueError("items: expected at least one that was added, got none")
         return torch.stack(self._kept)
+
+
+# -- a detector that goes on learning
+
+
+@dataclass(eq=False, repr=False)
+class ContinualAutoencoder(VectorDetector):
+    """An autoencoder that learns one task after another: `fit` learns the first and
+    forgets whatever was there, `fit_next` learns each of the others.
+
+    The network has dense layers, so it takes small images or vectors, at best in
+    [0, 1]. The score is the squared error of the reconstruction, summed over the pixels.
+
+    Args:
+        strategy: "fine-tune" trains on the new images alone; "ewc" adds the penalty of
+            elastic weight consolidation; "replay" adds the images of a reservoir.
+        strength: λ of EWC, for the sum of squared gradients over all old images against
+            that of the loss over all new ones. If σ is the standard deviation of the
+            residual of a pixel, 1 / (2σ²) is Bayes' rule.
+        capacity: images that the reservoir holds, of all old tasks together.
+        width: units of the layer on either side of the latent one.
+        n_latent: numbers that an image is compressed to.
+        epochs: passes through the images of each task.
+        lr: Adam's step size.
+        batch_size: images per step.
+        seed: of the first weights, the order of the images and the reservoir.
+        device: "auto", "cpu", "cuda", …
+
+    After fitting, `network_`; `fisher_`, the sum of squared gradients of old images (zero
+    but for EWC); `memory_`, the images for replay; `seen_`, how many of them passed; and
+    `history_`, the mean loss of each epoch of the last task.
+
+    Source: Kirkpatrick et al. 2017 and Huszár 2018 (EWC), Chaudhry et al. 2019 (replay).
+    """
+
+    strategy: Literal["fine-tune", "ewc", "replay"] = "fine-tune"
+    strength: NonNegative = 100.0
+    capacity: Count = 20
+    width: Count = 32
+    n_latent: Count = 8
+    epochs: Count = 60
+    lr: Positive = 1e-2
+    batch_size: Count = field(default=32, kw_only=True)
+
+    def fit_next(self, images: object) -> Self:
+        """Learn the next task.
+
+        Args:
+            images: as for `fit`, of the same shape.
+
+        Returns:
+            The detector itself. Should fitting fail, it stays as it was.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            TypeError, ValueError: images of another type, shape or range.
+        """
+        self._check_fitted()
+        fresh = copy.deepcopy(self)
+        with seeded(self.seed), single_precision():
+            fresh._learn(joined(fresh._stream(self._read(images))))
+        self.__dict__ = fresh.__dict__
+        return self
+
+    def _fit(self, images: object) -> None:
+        x = joined(self._stream(images))
+        with seeded(self.seed):  # whatever was drawn to read the images
+            self._build()
+        self.network_.to(resolve_device(self.device))
+        weights = parameters_to_vector(self.network_.parameters())
+        self.fisher_, self.memory_, self.seen_ = torch.zeros_like(weights), x[:0], 0
+        self._learn(x)
+
+    def _build(self) -> None:
+        size = int(np.prod(self.input_shape_))
+        self.network_ = nn.Sequential(
+            nn.Linear(size, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, self.n_latent),
+            nn.Linear(self.n_latent, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, size),
+        )
+
+    def _learn(self, x: Tensor) -> None:
+        penalty = ewc_penalty(self.network_, self.fisher_ / len(x), self.strength)
+        self.history_ = self._optimise(
+            self.network_,
+            lambda batch: self._loss(batch) + penalty(),
+            torch.cat([x, self.memory_]),
+            check=check_vectors,
+        )
+        if self.strategy == "ewc":
+            fisher = fisher_diagonal(self.network_, self._loss, [(x,)])
+            self.fisher_ = self.fisher_ + len(x) * fisher
+        elif self.strategy == "replay":
+            self._remember(x)
+
+    def _remember(self, x: Tensor) -> None:
+        memory = Reservoir(self.capacity, self.seed + self.seen_)
+        memory.add(self.memory_)
+        memory.seen = self.seen_
+        memory.add(x)
+        self.memory_, self.seen_ = memory.items, memory.seen
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        return self._score(batch).mean()
+
+    def _score(self, batch: Tensor) -> Tensor:
+        return (self.network_(batch) - batch).square().sum(1)
 
 
 # -- measures

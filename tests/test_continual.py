@@ -6,11 +6,14 @@ import torch
 from bad_input import NAN, SCORES, VECTORS, refuses
 from scipy.linalg import hadamard
 from scipy.stats import binomtest
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parameters_to_vector
 
+import adlab
 from adlab.continual import (
+    ContinualAutoencoder,
     Reservoir,
     average_score,
     backward_transfer,
@@ -141,6 +144,87 @@ def test_a_reservoir_that_is_not_full_holds_all_as_it_came():
     assert torch.equal(memory.items, VECTORS)
 
 
+# -- the detector
+
+OLD = torch.rand(24, 6, generator=torch.Generator().manual_seed(0))
+OLD[:, 1:] *= 0.1
+NEW = OLD.flip(1)  # the first coordinate varies in one, the last in the other
+
+
+def detector(strategy, **options):
+    return ContinualAutoencoder(strategy, width=16, n_latent=2, seed=4, **options)
+
+
+def learned_both(strategy, **options):
+    return detector(strategy, **options).fit(OLD).fit_next(NEW)
+
+
+@pytest.mark.parametrize("strategy", ["fine-tune", "ewc", "replay"])
+def test_the_detector_keeps_the_contract(strategy):
+    adlab.check_detector(ContinualAutoencoder(strategy, epochs=2))
+
+
+def test_both_remedies_forget_less_than_fine_tuning():
+    forgot = learned_both("fine-tune").anomaly_score(OLD).mean()
+    for remedy in (
+        learned_both("ewc", strength=1000),
+        learned_both("replay", capacity=12),
+    ):
+        assert remedy.anomaly_score(OLD).mean() < forgot / 2
+
+
+def test_without_strength_ewc_is_fine_tuning():
+    scores = learned_both("ewc", strength=0, epochs=5).anomaly_score(OLD)
+    expected = learned_both("fine-tune", epochs=5).anomaly_score(OLD)
+    torch.testing.assert_close(scores, expected)
+    held = learned_both("ewc", strength=10.0, epochs=5).anomaly_score(OLD)
+    assert not torch.allclose(held, expected)
+
+
+def test_squared_gradients_of_all_old_images_add_up():
+    model = detector("ewc", epochs=3).fit(OLD)
+    before = model.fisher_
+    model.fit_next(NEW)
+    new = len(NEW) * fisher_diagonal(model.network_, model._loss, [(NEW,)])
+    torch.testing.assert_close(model.fisher_, before + new)
+
+
+def test_replay_with_room_for_all_trains_on_all(monkeypatch):
+    model = detector("replay", capacity=99, epochs=1).fit(OLD).fit_next(NEW)
+    assert torch.equal(model.memory_, torch.cat([OLD, NEW])) and model.seen_ == 48
+    given = []
+    monkeypatch.setattr(
+        ContinualAutoencoder,
+        "_optimise",
+        lambda self, network, loss, images, **options: given.append(images),
+    )
+    model.fit_next(OLD)
+    assert torch.equal(given[0], torch.cat([OLD, OLD, NEW]))
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "replay"])
+def test_a_loaded_detector_goes_on_as_the_saved_one(strategy, tmp_path):
+    model = detector(strategy, epochs=3, capacity=5).fit(OLD)
+    model.save(tmp_path / "model.safetensors")
+    again = adlab.load_detector(tmp_path / "model.safetensors")
+    found, expected = (each.fit_next(NEW).fit_next(OLD) for each in (again, model))
+    torch.testing.assert_close(found.anomaly_score(OLD), expected.anomaly_score(OLD))
+
+
+@pytest.mark.parametrize("bad", [NEW[:, 1:], NEW * NAN, 1e30 * NEW])
+def test_a_task_that_fails_does_no_harm(bad):
+    model = detector("replay", epochs=2).fit(OLD)
+    scores = model.anomaly_score(OLD)
+    with pytest.raises((ValueError, FloatingPointError)):
+        model.fit_next(bad)
+    assert torch.equal(model.anomaly_score(OLD), scores)
+
+
+def test_a_first_task_is_needed():
+    with pytest.raises(NotFittedError):
+        detector("ewc").fit_next(NEW)
+
+
 # -- measures
 
 MATRIX = [[0.9, 0.2, 0.3], [0.7, 0.8, 0.4], [0.6, 0.85, 0.9]]
@@ -201,6 +285,11 @@ test_bad_input = refuses(
     (lambda: add(VECTORS, VECTORS[:, 1:]), ValueError, "items…(B, 30)…(8, 29)"),
     (lambda: add(3), ValueError, "items…()"),
     (lambda: add(["a"]), TypeError, "items…list"),
+    (lambda: detector("none"), ValueError, "strategy…'fine-tune'…'none'"),
+    (lambda: detector("ewc", strength=-1), ValueError, "strength…-1"),
+    (lambda: detector("ewc", capacity=0), ValueError, "capacity…0"),
+    (lambda: detector("ewc", lr=0), ValueError, "lr…0"),
+    (lambda: detector("ewc").fit(NEW).fit_next(VECTORS), ValueError, "images…(8, 30)"),
     (lambda: forgetting(SCORES), ValueError, "scores…(T, T)…(8,)"),
     (lambda: average_score([[1.0]]), ValueError, "scores…T >= 2…(1, 1)"),
     (lambda: backward_transfer(VECTORS), ValueError, "scores…(8, 30)"),
