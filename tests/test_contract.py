@@ -16,6 +16,7 @@ import adlab
 from adlab._methods import methods
 from adlab._parameters import _hints
 from adlab.capsules import CapsuleAnomaly
+from adlab.continual import ContinualAutoencoder
 from adlab.contract import CLAUSES
 from adlab.dagmm import DAGMM
 from adlab.data import ImageSet
@@ -126,6 +127,9 @@ OTHERS = {
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
+    "fine-tuned": lambda: ContinualAutoencoder(width=8, epochs=1),
+    "consolidated": lambda: ContinualAutoencoder("ewc", width=8, epochs=1),
+    "replayed": lambda: ContinualAutoencoder("replay", capacity=4, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
 LARGE_PATCHES = PATCHES | {"patch_size": 44}  # as these losses need
@@ -143,6 +147,7 @@ OF_VECTORS = {
     "whitened": lambda: PCAReduced(KMeans(2), 3, whiten=True),
     "kernel": lambda: KernelSVDD(0.3),
     "dagmm": lambda: DAGMM(3, epochs=1, width=4, seed=5),
+    "consolidated": lambda: ContinualAutoencoder("ewc", n_latent=2, epochs=1),
 }
 METHODS = [name for name, each in methods().items() if each.task == "detection"]
 
