@@ -360,13 +360,13 @@ INNER = [("knn", TypeError, "got str"), (KNN, TypeError, "got type")]
 SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
 KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
-    ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
+    ("n_students n_sets n_init max_iter teacher_epochs warm_up capacity", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
     ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes", COUNTS),
-    ("reg_covar weight_decay tol eta sigma", AMOUNT),
+    ("reg_covar weight_decay tol eta sigma strength", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
     ("focusing reconstruction_weight", AMOUNT),
     ("lr", POSITIVE),
