@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from adlab._checks import as_array, as_tensor, check_number, check_vectors
 from adlab._parameters import Count, NonNegative, Positive
@@ -54,7 +53,7 @@ def fisher_diagonal(
         batches: tuples of tensors (B, …) on the device of the network.
 
     Returns:
-        (P,), at least 0, in the order of `parameters_to_vector`.
+        (P,), at least 0, in the order of `network.parameters()`.
 
     Raises:
         ValueError: no weight, or no sample.
@@ -64,13 +63,12 @@ def fisher_diagonal(
     """
     network.eval()
     weights = _weights(network)
-    total, count = torch.zeros_like(parameters_to_vector(weights)), 0
+    total, count = torch.zeros_like(_flat(weights)), 0
     for batch in batches:
         for sample in zip(*(part.split(1) for part in batch), strict=True):
-            gradient = torch.autograd.grad(
-                loss(*sample), weights, materialize_grads=True
-            )
-            total += parameters_to_vector(gradient).square()
+            value = loss(*sample)
+            gradient = torch.autograd.grad(value, weights, materialize_grads=True)
+            total += _flat(gradient).square()
             count += 1
     if not count:
         raise ValueError("batches: expected at least one sample, got none")
@@ -86,7 +84,7 @@ def ewc_penalty(
     If the losses are the means of −log p over N_old and N_new samples, λ = N_old / N_new
     is Bayes' rule, with a Gaussian of diagonal precision for what was learned before.
     After several tasks, `fisher` is the sum of theirs, each times its number of samples,
-    and θ* the weights after the last.
+    θ* are the weights after the last, and λ = 1 / N_new.
 
     Args:
         network: just trained on the old task.
@@ -105,7 +103,7 @@ def ewc_penalty(
     in elastic weight consolidation" (several tasks).
     """
     weights = _weights(network)
-    anchor = parameters_to_vector(weights).detach().clone()
+    anchor = _flat(weights).detach().clone()
     check_number("strength", strength, 0)
     fisher = as_tensor("fisher", fisher).to(anchor)
     bad = int((~(fisher >= 0)).sum())
@@ -116,10 +114,15 @@ def ewc_penalty(
         )
 
     def penalty() -> Tensor:
-        moved = parameters_to_vector(weights) - anchor
+        moved = _flat(weights) - anchor
         return strength / 2 * (fisher * moved.square()).sum()
 
     return penalty
+
+
+def _flat(parts: Iterable[Tensor]) -> Tensor:
+    """All numbers in one row; torch's own takes no weights that are channels last."""
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def _weights(network: nn.Module) -> list[nn.Parameter]:
@@ -259,7 +262,7 @@ class ContinualAutoencoder(VectorDetector):
         with seeded(self.seed):  # whatever was drawn to read the images
             self._build()
         self.network_.to(resolve_device(self.device))
-        weights = parameters_to_vector(self.network_.parameters())
+        weights = _flat(self.network_.parameters())
         self.fisher_, self.memory_, self.seen_ = torch.zeros_like(weights), x[:0], 0
         self._learn(x)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bad_input import NAN, SCORES, VECTORS, refuses
+from bad_input import IMAGES, NAN, SCORES, VECTORS, refuses
 from scipy.linalg import hadamard
 from scipy.stats import binomtest
 from sklearn.exceptions import NotFittedError
@@ -22,6 +22,7 @@ from adlab.continual import (
     forgetting,
 )
 from adlab.metrics import auroc
+from adlab.reconstruction import ConvolutionalAutoencoder
 from adlab.training import minimise, seeded
 from adlab.vectors import KNN
 
@@ -80,6 +81,18 @@ def test_the_fisher_information_is_that_of_functional_gradients(size):
     squares = [g.square().mean(0) for g in gradients.values()]
     torch.testing.assert_close(found, parameters_to_vector(squares))
     assert not network.training and (found >= 0).all()
+
+
+def test_weights_in_another_layout_and_weights_without_a_part_in_the_loss():
+    network = ConvolutionalAutoencoder(1, (4, 8), 2)  # channels last
+    fisher = fisher_diagonal(
+        network, lambda batch: network.encode(batch).square().sum(), [(IMAGES,)]
+    )
+    encoder, decoder = fisher.split(
+        [sum(w.numel() for w in part.parameters()) for part in network.children()]
+    )
+    assert encoder.max() > 0 == decoder.max()
+    assert ewc_penalty(network, fisher, 1)() == 0
 
 
 def learn_new(strength):
