@@ -14,7 +14,7 @@ networks"; Chaudhry et al. 2019, "On tiny episodic memories in continual learnin
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -56,7 +56,7 @@ def fisher_diagonal(
         (P,), at least 0, in the order of `network.parameters()`.
 
     Raises:
-        ValueError: no weight, or no sample.
+        TypeError, ValueError: no weight, no sample, or batches that are no tuples.
 
     Source: Kirkpatrick et al. 2017; on what is empirical in it, Kunstner et al. 2019,
     "Limitations of the empirical Fisher approximation for natural gradient descent".
@@ -64,15 +64,24 @@ def fisher_diagonal(
     network.eval()
     weights = _weights(network)
     total, count = torch.zeros_like(_flat(weights)), 0
-    for batch in batches:
-        for sample in zip(*(part.split(1) for part in batch), strict=True):
-            value = loss(*sample)
-            gradient = torch.autograd.grad(value, weights, materialize_grads=True)
-            total += _flat(gradient).square()
-            count += 1
+    for sample in _samples(batches):
+        value = loss(*sample)
+        gradient = torch.autograd.grad(value, weights, materialize_grads=True)
+        total += _flat(gradient).square()
+        count += 1
     if not count:
         raise ValueError("batches: expected at least one sample, got none")
     return total / count
+
+
+def _samples(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of one sample each."""
+    for batch in batches:
+        if not isinstance(batch, tuple | list):
+            raise TypeError(
+                f"batches: expected tuples of tensors, got {type(batch).__name__}"
+            )
+        yield from zip(*(part.split(1) for part in batch), strict=True)
 
 
 def ewc_penalty(

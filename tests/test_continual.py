@@ -282,6 +282,7 @@ def add(*parts):
 
 test_bad_input = refuses(
     (lambda: fisher_diagonal(NETWORK, LOSS, []), ValueError, "batches…none"),
+    (lambda: fisher_diagonal(NETWORK, LOSS, [OLD]), TypeError, "batches…Tensor"),
     (lambda: fisher_diagonal(FROZEN, LOSS, []), ValueError, "network…Linear"),
     (lambda: ewc_penalty(NETWORK, torch.ones(2), 1), ValueError, "fisher…(3,)…(2,)"),
     (lambda: ewc_penalty(NETWORK, -torch.ones(3), 1), ValueError, "fisher…3 that are"),
