@@ -197,17 +197,38 @@ def test_squared_gradients_of_all_old_images_add_up():
     torch.testing.assert_close(model.fisher_, before + new)
 
 
-def test_replay_with_room_for_all_trains_on_all(monkeypatch):
-    model = detector("replay", capacity=99, epochs=1).fit(OLD).fit_next(NEW)
-    assert torch.equal(model.memory_, torch.cat([OLD, NEW])) and model.seen_ == 48
-    given = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The losses and images that `_optimise` is asked to train with, without training."""
+    found = []
     monkeypatch.setattr(
         ContinualAutoencoder,
         "_optimise",
-        lambda self, network, loss, images, **options: given.append(images),
+        lambda self, network, loss, images, **options: found.append((loss, images)),
     )
-    model.fit_next(OLD)
-    assert torch.equal(given[0], torch.cat([OLD, OLD, NEW]))
+    return found
+
+
+def test_the_penalty_counts_old_images_against_new_ones(asked):
+    model = detector("ewc", strength=3).fit(OLD).fit_next(NEW[:6])
+    fisher = len(OLD) / 6 * fisher_diagonal(model.network_, model._loss, [(OLD,)])
+    with torch.no_grad():
+        for weight in model.network_.parameters():
+            weight += 0.5
+        added = asked[1][0](NEW) - model._loss(NEW)
+    torch.testing.assert_close(added, 3 / 2 * fisher.sum() * 0.5**2)
+
+
+def test_replay_with_room_for_all_trains_on_all(asked):
+    detector("replay", capacity=99).fit(OLD).fit_next(NEW).fit_next(OLD)
+    expected = [OLD], [NEW, OLD], [OLD, OLD, NEW]
+    for (_, images), parts in zip(asked, expected, strict=True):
+        assert torch.equal(images, torch.cat(parts))
+
+
+def test_the_memory_of_replay_is_a_reservoir_of_all_that_passed(asked):
+    model = detector("replay", capacity=5).fit(OLD).fit_next(NEW).fit_next(NEW)
+    assert model.seen_ == 72 and model.memory_.shape == (5, 6)
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "replay"])
