@@ -27,6 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention, softplus
 from adlab import similarity
 from adlab._checks import check_number
 from adlab._maps import enlarge_and_blur
+from adlab._methods import method
 from adlab._parameters import Count, NonNegative, Positive, Whole
 from adlab.detector import Localizer
 from adlab.training import repeatable, resolve_device, seeded
@@ -282,6 +283,7 @@ class SelfConditioned(nn.Module):
 # -- the detector
 
 
+@method("vt-adl", "VT-ADL", chapter=16)
 @dataclass(eq=False, repr=False)
 class VTADL(Localizer):
     """A vision transformer that learns to draw normal images again, and a mixture of

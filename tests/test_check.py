@@ -29,6 +29,7 @@ from adlab import (
     student_teacher,
     transfer,
     vectors,
+    vt_adl,
 )
 from adlab.check import CheckError
 from adlab.vectors import KNN, Gaussian, PixelGaussian
@@ -45,6 +46,7 @@ def kernel_svdd(x, support, weights, gamma):
 
 
 OWN = {
+    "attention": lambda q, k, v: vt_adl.attention(q, k, v)[0],
     "auroc": metrics.auroc,
     "average_precision": metrics.average_precision,
     "best_radius": deep_svdd.best_radius,
@@ -67,6 +69,9 @@ OWN = {
     "knn_score": lambda train, test, k: KNN(k).fit(train).anomaly_score(test),
     "m_step": lambda x, r: vectors.m_step(x, r, reg_covar=0),
     "mahalanobis_map": padim.mahalanobis_map,
+    "mixture_log_density": lambda z, weights, means, deviations: (
+        vt_adl.mixture_log_density(z, weights.log(), means, deviations)
+    ),
     "msp_score": open_set.msp_score,
     "oscr": metrics.oscr,
     "pixel_gaussian": lambda train, test, reg_covar: (
@@ -520,6 +525,31 @@ WRONG = {
         "does one iteration too many": lambda votes, n: routed(votes, n + 1, 2),
         "returns another shape": lambda votes, n: capsules.route(votes, n)[0],
     },
+    "attention": {
+        "forgets to divide by the root of d": lambda q, k, v: (q @ k.T).softmax(1) @ v,
+        "divides by d, not by its root": lambda q, k, v: (
+            (q @ k.T / q.shape[1]).softmax(1) @ v
+        ),
+        "takes the softmax over the queries": lambda q, k, v: (
+            (q @ k.T / q.shape[1] ** 0.5).softmax(0) @ v
+        ),
+        "takes no softmax": lambda q, k, v: q @ k.T @ v / q.shape[1] ** 0.5,
+        "computes powers of e that are infinite": lambda q, k, v: (
+            overflowing(q @ k.T / q.shape[1] ** 0.5) @ v
+        ),
+    },
+    "mixture_log_density": {
+        "takes the mean of the logarithms": lambda z, w, m, s: gaussians(z, m, s) @ w,
+        "counts log 2π once": lambda z, w, m, s: (
+            (gaussians(z, m, s) + w.log()).logsumexp(1)
+            + (z.shape[1] - 1) * np.log(2 * np.pi) / 2
+        ),
+        "forgets the weights": lambda z, w, m, s: gaussians(z, m, s).logsumexp(1),
+        "adds densities that are rounded to 0": lambda z, w, m, s: (
+            gaussians(z, m, s).exp() @ w
+        ).log(),
+        "returns another shape": lambda z, w, m, s: gaussians(z, m, s),
+    },
 }
 
 
@@ -547,6 +577,17 @@ def sum_of_visible(network, images, masks):
     for mask in masks:
         result[:, :, mask] = network(images * ~mask)[:, :, mask]
     return result
+
+
+def overflowing(alike):
+    """The softmax over the keys, as it is written in books."""
+    return alike.exp() / alike.exp().sum(1, keepdim=True)
+
+
+def gaussians(z, means, deviations):
+    """The log-densities (N, K) of each component by itself."""
+    each = torch.distributions.Normal(means, deviations)
+    return each.log_prob(z[:, None]).sum(2)
 
 
 def routed(votes, n_iterations, over, kept=1):

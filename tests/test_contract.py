@@ -16,6 +16,7 @@ import adlab
 from adlab._methods import methods
 from adlab._parameters import _hints
 from adlab.capsules import CapsuleAnomaly
+from adlab.continual import ContinualAutoencoder
 from adlab.contract import CLAUSES
 from adlab.dagmm import DAGMM
 from adlab.data import ImageSet
@@ -67,6 +68,7 @@ SMALL = {
     "geotrans": {"widths": (2, 2, 2)},
     "student-teacher": {"width": 8},
     "inpainting": {"widths": (4, 8)},
+    "vt-adl": {"patch_size": 8, "dim": 8, "n_components": 2},
 }
 GENERATOR = torch.Generator().manual_seed(8)
 IMAGES = torch.rand(16, 1, 24, 24, generator=GENERATOR) * torch.linspace(0.2, 1, 24)
@@ -136,10 +138,12 @@ OTHERS = {
         for network in ("unet", "fcn", "unet++", "segnet")
     },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
-    "vt-adl": lambda: VTADL(**TOKENS),
     "placeless": lambda: VTADL(positions=False, score="reconstruction", **TOKENS),
     "self-conditioned": lambda: VTADL("self-conditioned", "density", **TOKENS),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
+    "fine-tuned": lambda: ContinualAutoencoder(width=8, epochs=1),
+    "consolidated": lambda: ContinualAutoencoder("ewc", width=8, epochs=1),
+    "replayed": lambda: ContinualAutoencoder("replay", capacity=4, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
 LARGE_PATCHES = PATCHES | {"patch_size": 44}  # as these losses need
@@ -157,6 +161,7 @@ OF_VECTORS = {
     "whitened": lambda: PCAReduced(KMeans(2), 3, whiten=True),
     "kernel": lambda: KernelSVDD(0.3),
     "dagmm": lambda: DAGMM(3, epochs=1, width=4, seed=5),
+    "consolidated": lambda: ContinualAutoencoder("ewc", n_latent=2, epochs=1),
 }
 METHODS = [name for name, each in methods().items() if each.task == "detection"]
 
@@ -370,14 +375,14 @@ INNER = [("knn", TypeError, "got str"), (KNN, TypeError, "got type")]
 SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
 KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
-    ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
+    ("n_students n_sets n_init max_iter teacher_epochs warm_up capacity", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
     ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
     ("depth n_heads", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes", COUNTS),
-    ("reg_covar weight_decay tol eta sigma", AMOUNT),
+    ("reg_covar weight_decay tol eta sigma strength", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
     ("focusing reconstruction_weight error_weight", AMOUNT),
     ("lr noise", POSITIVE),

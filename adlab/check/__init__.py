@@ -61,6 +61,7 @@ from adlab.check.tasks import (
     softmax_score,
     transform,
 )
+from adlab.check.vt_adl import attention, mixture_log_density
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
 
@@ -79,6 +80,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     12: (energy_score, fit_weibull, msp_score, oscr),
     13: (focal_loss,),
     14: (route, squash),
+    16: (attention, mixture_log_density),
 }
 
 
@@ -104,6 +106,7 @@ def detector(answer: Detector, images: Tensor | None = None) -> None:
 
 __all__ = [
     "CheckError",
+    "attention",
     "auroc",
     "average_precision",
     "best_radius",
@@ -123,6 +126,7 @@ __all__ = [
     "knn_score",
     "m_step",
     "mahalanobis_map",
+    "mixture_log_density",
     "msp_score",
     "oscr",
     "pixel_gaussian",
