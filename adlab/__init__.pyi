@@ -22,6 +22,7 @@ from . import (
     open_set as open_set,
     padim as padim,
     plots as plots,
+    pyramids as pyramids,
     reconstruction as reconstruction,
     regions as regions,
     report as report,
@@ -53,6 +54,10 @@ from .geotrans import GeoTrans as GeoTrans
 from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier
 from .padim import PaDiM as PaDiM
+from .pyramids import (
+    PIADE as PIADE,
+    PyramidalAutoencoder as PyramidalAutoencoder,
+)
 from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,

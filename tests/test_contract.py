@@ -25,6 +25,7 @@ from adlab.draem import DRAEM
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
+from adlab.pyramids import PIADE, PyramidalAutoencoder
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
@@ -85,6 +86,7 @@ TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
 TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
+PYRAMID = {"width": 4, "epochs": 1}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
@@ -125,6 +127,10 @@ OTHERS = {
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
+    "pyramid": lambda: PyramidalAutoencoder(**PYRAMID),
+    "codes": lambda: PyramidalAutoencoder((3,), decoder_input="codes", **PYRAMID),
+    "routed": lambda: PIADE(n_primary=1, image_score="max", **PYRAMID),
+    "one-vector": lambda: PIADE(n_vectors=1, squeeze=False, seed=3, **PYRAMID),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
@@ -265,7 +271,7 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft padim-random padim-pca spade-random random-features
+    deep-svdd deep-sad soft pyramid codes routed one-vector padim-random padim-pca spade-random random-features
     mixture k-means
 """
 
@@ -306,6 +312,7 @@ FORMS = {
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft draem discriminative reconstructive
+    pyramid codes routed one-vector
 """
 NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
 # a loader draws from the random state, and so other centres to start from
@@ -357,13 +364,13 @@ KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
     ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
-    ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
+    ("n_filters n_primary primary_dim dim n_iterations kernel_size n_vectors", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
-    ("widths cell_sizes", COUNTS),
+    ("widths cell_sizes sizes", COUNTS),
     ("reg_covar weight_decay tol eta sigma", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
-    ("focusing reconstruction_weight", AMOUNT),
+    ("focusing reconstruction_weight perceptual_weight", AMOUNT),
     ("lr", POSITIVE),
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),

@@ -74,6 +74,11 @@ LOCALIZERS = {
         f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
         for networks in ("both", "discriminative", "reconstructive")
     },
+    "pyramid": lambda: adlab.PyramidalAutoencoder(width=4, epochs=1),
+    **{
+        f"piade-{n}": lambda n=n: adlab.PIADE(n_vectors=n, width=4, epochs=1)
+        for n in (1, 2)
+    },
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),
