@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from adlab._checks import check_number, check_sides
+from adlab._methods import method
 from adlab._parameters import Count, Counts, NonNegative, Positive
 from adlab.detector import LabelledDetector
 from adlab.training import minimise, resolve_device, seeded
@@ -187,6 +188,7 @@ def _decoder(widths: list[int], shape: tuple[int, ...]) -> nn.Sequential:
 # -- the detector
 
 
+@method("capsules", "capsules", chapter=14, labelled=0.01)
 @dataclass(eq=False, repr=False)
 class CapsuleAnomaly(LabelledDetector):
     """A capsule network with one capsule for normal images and one for anomalies, trained

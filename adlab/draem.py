@@ -22,6 +22,7 @@ from torch.nn.functional import interpolate, log_softmax
 from adlab import similarity, synthetic
 from adlab._checks import check_number
 from adlab._maps import smooth
+from adlab._methods import method
 from adlab._parameters import Count, Counts, ImageScore, NonNegative, Odd, Positive
 from adlab.data.textures import photograph
 from adlab.detector import Localizer
@@ -47,6 +48,7 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     return -((1 - right.exp()) ** gamma * right).mean()
 
 
+@method("draem", "DRAEM", chapter=13)
 @dataclass(eq=False, repr=False)
 class DRAEM(Localizer):
     """Discriminatively trained reconstruction: the score of a pixel is the posterior

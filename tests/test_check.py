@@ -8,14 +8,16 @@ import torch
 from scipy.stats import expon, norm, rankdata, weibull_min
 from skimage.metrics import structural_similarity
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, normalize
 
 import adlab
 from adlab import (
+    capsules,
     check,
     dagmm,
     decision,
     deep_svdd,
+    draem,
     geotrans,
     inpainting,
     metrics,
@@ -54,6 +56,11 @@ OWN = {
     "energy_score": open_set.energy_score,
     "error_and_variance": student_teacher.error_and_variance,
     "fit_weibull": open_set.fit_weibull,
+    "focal_loss": lambda q, gamma: draem.focal_loss(
+        torch.stack([q, 1 - q]).log()[None, :, :, None],
+        q.new_zeros(1, len(q), 1),
+        gamma,
+    ),
     "inpaint": inpainting.inpaint,
     "kernel_distance": kernel_svdd,
     "kl_divergence": reconstruction.kl_divergence,
@@ -68,9 +75,11 @@ OWN = {
     "pool": transfer.pool,
     "pro": metrics.pro,
     "quantile_threshold": decision.quantile_threshold,
+    "route": lambda votes, n_iterations: capsules.route(votes, n_iterations)[1],
     "sample": reconstruction.sample,
     "soft_boundary_loss": deep_svdd.soft_boundary_loss,
     "softmax_score": geotrans.softmax_score,
+    "squash": capsules.squash,
     "ssim": lambda x, y, data_range: similarity.ssim(x, y, data_range=data_range),
     "transform": geotrans.transform,
     "with_reconstruction_features": dagmm.with_reconstruction_features,
@@ -484,6 +493,33 @@ WRONG = {
             -known, correct, -unknown
         ),
     },
+    "focal_loss": {
+        "weighs by the probability of being right": lambda q, gamma: (
+            -(q**gamma) * q.log()
+        ).mean(),
+        "is the cross-entropy": lambda q, gamma: -q.log().mean(),
+        "is a sum": lambda q, gamma: -((1 - q) ** gamma * q.log()).sum(),
+        "is below zero": lambda q, gamma: ((1 - q) ** gamma * q.log()).mean(),
+        "returns another shape": lambda q, gamma: -((1 - q) ** gamma * q.log()),
+    },
+    "squash": {
+        "divides by a length that may be zero": lambda s: (
+            s / s.norm(dim=1, keepdim=True) / (1 + s.norm(dim=1, keepdim=True) ** -2)
+        ),
+        "does not square the length": lambda s: s / (1 + s.norm(dim=1, keepdim=True)),
+        "makes all vectors one long": lambda s: normalize(s),
+        "takes one length for all vectors": lambda s: (
+            s * s.norm() / (1 + s.square().sum())
+        ),
+    },
+    "route": {
+        "shares sum to one over the capsules below": lambda votes, n: routed(
+            votes, n, 1
+        ),
+        "forgets what it had": lambda votes, n: routed(votes, n, 2, kept=0),
+        "does one iteration too many": lambda votes, n: routed(votes, n + 1, 2),
+        "returns another shape": lambda votes, n: capsules.route(votes, n)[0],
+    },
 }
 
 
@@ -511,6 +547,15 @@ def sum_of_visible(network, images, masks):
     for mask in masks:
         result[:, :, mask] = network(images * ~mask)[:, :, mask]
     return result
+
+
+def routed(votes, n_iterations, over, kept=1):
+    """Shares of routing with the softmax over an axis; `kept` of the agreement so far."""
+    b = votes.new_zeros(votes.shape[:3])
+    for _ in range(n_iterations - 1):
+        above = capsules.squash((b.softmax(over)[..., None] * votes).sum(1))
+        b = kept * b + (votes * above[:, None]).sum(3)
+    return b.softmax(over)
 
 
 ROWS = [(name, *row) for name, rows in WRONG.items() for row in rows.items()]

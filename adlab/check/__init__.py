@@ -46,6 +46,7 @@ from adlab.check.features import (
     mahalanobis_map,
     pool,
 )
+from adlab.check.systems import focal_loss, route, squash
 from adlab.check.tasks import (
     best_radius,
     cell_masks,
@@ -76,6 +77,8 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     10: (cell_masks, inpaint),
     11: (best_radius, kernel_distance, soft_boundary_loss),
     12: (energy_score, fit_weibull, msp_score, oscr),
+    13: (focal_loss,),
+    14: (route, squash),
 }
 
 
@@ -113,6 +116,7 @@ __all__ = [
     "energy_score",
     "error_and_variance",
     "fit_weibull",
+    "focal_loss",
     "inpaint",
     "kernel_distance",
     "kl_divergence",
@@ -125,9 +129,11 @@ __all__ = [
     "pool",
     "pro",
     "quantile_threshold",
+    "route",
     "sample",
     "soft_boundary_loss",
     "softmax_score",
+    "squash",
     "ssim",
     "transform",
     "with_reconstruction_features",

@@ -1,4 +1,4 @@
-"""Checks of chapter 14: capsules."""
+"""Checks of chapters 13 and 14: the focal loss, squashing, and routing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,34 @@ import torch
 from torch import Tensor
 
 from adlab.check.engine import compared
+
+
+def _probabilities(rng: np.random.Generator, size: int) -> tuple[Tensor, float]:
+    return torch.tensor(rng.uniform(0.1, 0.9, size).round(1)), float(rng.integers(4))
+
+
+def _summands(q: Tensor, gamma: float) -> Tensor:
+    return -((1 - q) ** gamma) * q.log()
+
+
+@compared(
+    _probabilities,
+    {
+        "weighs by the probability of being right, not of being wrong": (
+            lambda q, gamma: (-(q**gamma) * q.log()).mean()
+        ),
+        "is the cross-entropy, whatever γ is": lambda q, gamma: -q.log().mean(),
+        "is a sum, not a mean": lambda q, gamma: _summands(q, gamma).sum(),
+        "is below zero: minus is missing": lambda q, gamma: -_summands(q, gamma).mean(),
+    },
+    samples=["q"],
+)
+def focal_loss(q: Tensor, gamma: float) -> float:
+    """Check the focal loss: of the probabilities q (N,) of the right answers, their mean
+    -(1 - q)^γ log q.
+    """
+    terms = [-((1 - p) ** gamma) * math.log(p) for p in q.tolist()]
+    return math.fsum(terms) / len(terms)
 
 
 def _vectors(rng: np.random.Generator, size: int) -> tuple[Tensor]:
