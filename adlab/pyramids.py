@@ -388,9 +388,7 @@ class _Pyramid(Localizer):
 
     def _map(self, batch: Tensor) -> Tensor:
         pixels, features, structure = self._term_maps(batch, self._reconstruct(batch))
-        return (
-            pixels + self.perceptual_weight * features + self.ssim_weight * structure
-        )
+        return pixels + self.perceptual_weight * features + self.ssim_weight * structure
 
 
 @dataclass(eq=False, repr=False)

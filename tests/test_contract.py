@@ -271,8 +271,8 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft pyramid codes routed one-vector padim-random padim-pca spade-random random-features
-    mixture k-means
+    deep-svdd deep-sad soft pyramid codes routed one-vector padim-random padim-pca
+    spade-random random-features mixture k-means
 """
 
 

@@ -251,7 +251,9 @@ def test_equal_images_cost_nothing(cls, fitted):
 def test_backbone_is_frozen_and_passes_gradients_to_the_image(cls, fitted):
     model, images = fitted[cls], pictures(3)
     back = images.clone().requires_grad_()
-    similarity.perceptual(images.flip(3), back, extractor=model.backbone_).sum().backward()
+    similarity.perceptual(
+        images.flip(3), back, extractor=model.backbone_
+    ).sum().backward()
     assert back.grad.abs().sum() > 0
     assert not any(weight.requires_grad for weight in model.backbone_.parameters())
     assert not list(model.scaling_.parameters())

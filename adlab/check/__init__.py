@@ -46,6 +46,7 @@ from adlab.check.features import (
     mahalanobis_map,
     pool,
 )
+from adlab.check.pyramids import cell_means, channel_factors
 from adlab.check.systems import focal_loss, route, squash
 from adlab.check.tasks import (
     best_radius,
@@ -108,6 +109,8 @@ __all__ = [
     "average_precision",
     "best_radius",
     "cell_masks",
+    "cell_means",
+    "channel_factors",
     "covariance_penalty",
     "detector",
     "dirichlet_score",
