@@ -274,6 +274,15 @@ class RoutedNetwork(nn.Module):
 # -- the detectors
 
 
+def _perceptual(features: Sequence[Tensor], back: Sequence[Tensor]) -> Tensor:
+    """`similarity.perceptual`, (B,), of features that are there already: computed only
+    once, and without gradients, those of the images cost little.
+    """
+    pairs = zip(features, back, strict=True)
+    errors = [(a - b).square().flatten(1).mean(1) for a, b in pairs]
+    return sum(errors) / len(errors)
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Pyramid(Localizer):
     """What both share: frozen features, a network that makes them into the image again,
@@ -369,10 +378,12 @@ class _Pyramid(Localizer):
         return self.network_(self._features(batch))
 
     def _loss(self, batch: Tensor) -> Tensor:
-        back = self._reconstruct(batch)
+        with torch.no_grad():
+            features = self.backbone_(batch)
+        back = self.network_(self.scaling_(features[-1]))
         loss = similarity.mse(batch, back)
         if self.perceptual_weight:
-            perceptual = similarity.perceptual(batch, back, extractor=self.backbone_)
+            perceptual = _perceptual(features, self.backbone_(back))
             loss = loss + self.perceptual_weight * perceptual
         if self.ssim_weight:
             alike = similarity.ssim(batch, back, data_range=1)

@@ -529,22 +529,22 @@ WRONG = {
         "leaves out the places that two cells share": lambda f, k: over_cells(
             f, k, torch.mean, overlap=False
         ),
-        "rows and columns": lambda f, k: pyramids.pyramid(f, [k])[0].transpose(2, 3),
-        "whatever k is": lambda f, k: f.mean((2, 3))[..., None, None].repeat(
+        "has rows and columns of cells the wrong way round": lambda f, k: (
+            pyramids.pyramid(f, [k])[0].transpose(2, 3)
+        ),
+        "averages over all places": lambda f, k: f.mean((2, 3))[..., None, None].repeat(
             1, 1, k, k
         ),
         "returns another shape": lambda f, k: f.mean((2, 3)),
     },
     "channel_factors": {
         "forgets the sigmoid": lambda z, a, b: (z @ a.T).clamp_min(0) @ b.T,
-        "no ReLU": lambda z, a, b: torch.sigmoid(z @ (b @ a).T),
-        "a sigmoid between": lambda z, a, b: torch.sigmoid(
+        "has no ReLU": lambda z, a, b: torch.sigmoid(z @ (b @ a).T),
+        "has a sigmoid between": lambda z, a, b: torch.sigmoid(
             torch.sigmoid(z @ a.T) @ b.T
         ),
-        "channels compete": lambda z, a, b: softmax(
-            (z @ a.T).clamp_min(0) @ b.T, dim=1
-        ),
-        "factors were asked for": lambda z, a, b: z * gate(z, a, b),
+        "has a softmax": lambda z, a, b: softmax((z @ a.T).clamp_min(0) @ b.T, dim=1),
+        "multiplies the channels": lambda z, a, b: z * gate(z, a, b),
         "returns another shape": lambda z, a, b: gate(z, a, b)[..., None, None],
     },
 }

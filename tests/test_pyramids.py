@@ -219,9 +219,11 @@ def test_loss_is_the_sum_of_its_terms(cls, weights):
         (a - b).square().mean()
         for a, b in zip(model.backbone_(images), model.backbone_(back), strict=True)
     ]
-    assert len(of_layers) == 2
+    perceptual = sum(of_layers) / 2
+    shared = similarity.perceptual(images, back, extractor=model.backbone_).mean()
+    torch.testing.assert_close(perceptual, shared)
     alike = similarity.ssim(images, back, data_range=1).mean()
-    expected = pixels + weights[0] * sum(of_layers) / 2 + weights[1] * (1 - alike)
+    expected = pixels + weights[0] * perceptual + weights[1] * (1 - alike)
     torch.testing.assert_close(model._loss(images).detach(), expected)
 
 
@@ -289,14 +291,14 @@ def test_any_backbone_any_size(cls):
 def test_it_learns_what_is_normal(cls, sees):
     """A wave at any phase; the anomalies have a flat square in it."""
     with seeded(0):
-        phases = torch.rand(72, 1, 1, 1)
+        phases = torch.rand(64, 1, 1, 1)
     columns = torch.arange(16) / 16
     waves = (0.5 + 0.4 * torch.sin(2 * torch.pi * (columns + phases))).expand(
-        72, 1, 16, 16
+        64, 1, 16, 16
     )
-    train, test = waves[:32], waves[32:].clone()
+    train, test = waves[:24], waves[24:].clone()
     test[20:, :, 4:10, 4:10] = 0.5
-    model = cls(decoder_input=sees, width=8, epochs=40, lr=5e-3, batch_size=8)
+    model = cls(decoder_input=sees, width=8, epochs=30, lr=5e-3, batch_size=8)
     scores = model.fit(train).anomaly_score(test)
     assert metrics.auroc(scores, torch.arange(40) >= 20) > 0.9
     assert model.history_[-1] < 0.5 * model.history_[0]
