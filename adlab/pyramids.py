@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from adlab import similarity
+from adlab._methods import method
 from adlab._parameters import Count, Counts, ImageScore, NonNegative, Positive
 from adlab.backbones import backbone_of, check_backbone, usual_layers
 from adlab.capsules import route, squash
@@ -402,6 +403,7 @@ class _Pyramid(Localizer):
         return pixels + self.perceptual_weight * features + self.ssim_weight * structure
 
 
+@method("pyramids", "pyramids", chapter=15, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class PyramidalAutoencoder(_Pyramid):
     """An autoencoder of frozen features: they are pooled at several scales, each scale is
@@ -461,6 +463,7 @@ class PyramidalAutoencoder(_Pyramid):
         )
 
 
+@method("piade", "PIADE", chapter=15, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class PIADE(_Pyramid):
     """The pyramidal image anomaly detector: the cells of all scales are capsules, routed

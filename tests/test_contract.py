@@ -65,6 +65,8 @@ SMALL = {
     "geotrans": {"widths": (2, 2, 2)},
     "student-teacher": {"width": 8},
     "inpainting": {"widths": (4, 8)},
+    "pyramids": {"width": 4},
+    "piade": {"width": 4},
 }
 GENERATOR = torch.Generator().manual_seed(8)
 IMAGES = torch.rand(16, 1, 24, 24, generator=GENERATOR) * torch.linspace(0.2, 1, 24)
@@ -127,7 +129,6 @@ OTHERS = {
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
-    "pyramid": lambda: PyramidalAutoencoder(**PYRAMID),
     "codes": lambda: PyramidalAutoencoder((3,), decoder_input="codes", **PYRAMID),
     "routed": lambda: PIADE(n_primary=1, image_score="max", **PYRAMID),
     "one-vector": lambda: PIADE(n_vectors=1, squeeze=False, seed=3, **PYRAMID),
@@ -271,7 +272,7 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft pyramid codes routed one-vector padim-random padim-pca
+    deep-svdd deep-sad soft pyramids piade codes routed one-vector padim-random padim-pca
     spade-random random-features mixture k-means
 """
 
@@ -312,7 +313,7 @@ FORMS = {
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft draem discriminative reconstructive
-    pyramid codes routed one-vector
+    pyramids piade codes routed one-vector
 """
 NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
 # a loader draws from the random state, and so other centres to start from

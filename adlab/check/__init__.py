@@ -80,6 +80,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     12: (energy_score, fit_weibull, msp_score, oscr),
     13: (focal_loss,),
     14: (route, squash),
+    15: (cell_means, channel_factors),
 }
 
 
