@@ -417,8 +417,8 @@ class PyramidalAutoencoder(_Pyramid):
     with decoder_input="codes" all has to pass there.
 
     Args:
-        sizes: cells along a side of each scale. (The paper's code pools four times to
-            1 × 1, and so has one scale.)
+        sizes: cells along a side of each scale. (In the paper all four are 1 × 1, and
+            differ in their channels only.)
         n_latent: numbers of each code.
         backbone: name or nn.Module, as for `adlab.backbones.Backbone`.
         layers: of the backbone, to be read: the last is pooled and decoded, and all are
