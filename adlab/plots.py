@@ -384,8 +384,10 @@ def _drawable(threshold: float, edges: np.ndarray) -> tuple[float, str]:
 
 
 def _outline(ax: Axes, mask: np.ndarray) -> None:
+    """White within black: it is seen on every grey, and on every colour of a map."""
     if mask.any() and not mask.all():
-        ax.contour(mask, levels=[0.5], colors=[ANOMALOUS], linewidths=1.5)
+        for color, width in (("black", 2.8), ("white", 1.2)):
+            ax.contour(mask, levels=[0.5], colors=[color], linewidths=width)
 
 
 def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:

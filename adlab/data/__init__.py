@@ -21,8 +21,8 @@ class DataSet:
         room: the module of this package whose function loads it; it is imported when
             the data are asked for.
         licence: as a person would write it.
-        axis: the option that tells its cases apart, "normal_class" or "category"; none
-            where there is one case.
+        axis: the option that tells its cases apart, "normal_class", "category" or
+            "world"; none where there is one case.
         split_before: whether it comes divided into training and test images of all
             classes, so that training images of an anomalous class are no test images.
         embedded: whether it needs neither network nor files.
@@ -43,6 +43,7 @@ DATA_SETS = {
     "textures": DataSet("textures", "CC0", embedded=True),
     "digits": DataSet("digits", "CC BY 4.0", "normal_class", embedded=True),
     "gaussian-field": DataSet("gaussian_field", **_OURS),
+    "worlds": DataSet("worlds", axis="world", **_OURS),
     "mnist": DataSet(licence="CC BY-SA 3.0", **_CLASSES),
     "fashion-mnist": DataSet(licence="MIT", **_CLASSES),
     "kmnist": DataSet(licence="CC BY-SA 4.0", **_CLASSES),
@@ -129,6 +130,10 @@ def cases(name: str) -> tuple[str, Sequence[object]]:
         from adlab.data.folders import BENCHMARKS
 
         return axis, BENCHMARKS[name].categories
+    if axis == "world":
+        from adlab.data.worlds import WORLDS
+
+        return axis, tuple(WORLDS)
     return axis, range(10) if axis else ()
 
 
