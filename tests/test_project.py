@@ -726,6 +726,23 @@ def test_folds_are_called_by_their_titles(extension):
     assert [cell["prompt_hide"] for cell in document] == ["Set-up", "Hide"]
 
 
+@pytest.mark.parametrize(
+    ("page", "modes"),
+    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 4)],
+)
+def test_code_of_the_first_picture_is_folded(extension, page, modes):
+    def cell(*children):
+        return nodes.container("", *children, nb_element="cell_code")
+
+    document, later = nodes.container(), nodes.section("", cell(nodes.image()))
+    top = [cell(), cell(nodes.image()), cell(nodes.image()), later]
+    document += nodes.section("", *top)
+    app = SimpleNamespace(env=SimpleNamespace(docname=page))
+    extension("folds").fold_before_picture(app, document)
+    cells = [n for n in document.findall(nodes.container) if "nb_element" in n]
+    assert [each.get("hide_mode") for each in cells] == modes
+
+
 def test_thumbnails_are_small_copies(extension, tmp_path):
     Image.effect_noise((1200, 500), 90).save(tmp_path / "large.png")
     small = tmp_path / "made" / "small.webp"
@@ -814,6 +831,17 @@ def test_check_book_finds_links_to_the_published_book(built):
     for link, faults in [("https://a.org/b/book/x.html", 1), ("https://a.org/", 0)]:
         page.write_text(f'{head}<article><a href="{link}">Text.</a></article>')
         assert len(check_book.check(built)) == faults
+
+
+def test_check_book_follows_addresses_from_the_root_of_the_site(built):
+    html = built / "_build" / "html"
+    head = '<link rel="canonical" href="https://a.org/b/404.html">'
+    for name in ("there", "missing"):
+        script = f'<script src="/b/{name}.js"></script>'
+        (html / "404.html").write_text(f"<html><head>{head}{script}</head></html>")
+        (html / "there.js").write_text("")
+        found = [f"404.html: fetches /b/{name}.js, which was not built"]
+        assert check_book.check(built) == (found if name == "missing" else [])
 
 
 def test_check_book_finds_missing_and_empty_pages(built):

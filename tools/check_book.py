@@ -122,17 +122,19 @@ def faults_of_page(path, html):
     published book, and of pictures without words.
     """
     page, name = Page(path.read_text(encoding="utf-8")), path.relative_to(html)
+    home = (page.published or "").removesuffix(name.as_posix())
+    site = urlsplit(home).path  # the page of a wrong address names files from there
     for address in page.fetched:
         local = unquote(urlsplit(address).path)
+        folder = path.parent
+        if site and local.startswith(site):
+            folder, local = html, local.removeprefix(site)
         if EXTERNAL.match(address):
             yield f"{name}: fetches {address} from the network"
         elif (
-            local
-            and not address.startswith("data:")
-            and not (path.parent / local).is_file()
+            local and not address.startswith("data:") and not (folder / local).is_file()
         ):
             yield f"{name}: fetches {address}, which was not built"
-    home = (page.published or "").removesuffix(name.as_posix())
     for address in page.links:
         if home and address.startswith(home):
             yield f"{name}: links to {address}, not to the page beside it"

@@ -1,4 +1,6 @@
-"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab."""
+"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab; and code
+before the first picture of a chapter is folded, so that it is on the first screen.
+"""
 
 import re
 
@@ -20,7 +22,34 @@ def name_folds(app, doctree):
             cell["prompt_show"] = cell["prompt_hide"] = title[1]
 
 
+def fold_before_picture(app, doctree):
+    """Fold the code of the picture that opens a chapter, and all code before it."""
+    if not app.env.docname.startswith("notebooks/"):
+        return
+    top = next(doctree.findall(nodes.section), ())
+    cells = [cell for cell in top if is_code(cell)]
+    drawn = [n for n, cell in enumerate(cells) if any(cell.findall(nodes.image))]
+    if drawn:
+        *before, picture = cells[: drawn[0] + 1]
+        for cell in before:
+            fold(cell, "all", "What the first picture needs")
+        fold(picture, "input", "Code of the first picture")
+
+
+def is_code(node):
+    """Whether a node is a cell with code."""
+    return isinstance(node, nodes.container) and node.get("nb_element") == "cell_code"
+
+
+def fold(cell, mode, name):
+    """Fold a cell that is not folded yet."""
+    if not cell.get("hide_mode"):
+        cell["hide_mode"] = mode
+        cell["prompt_show"] = cell["prompt_hide"] = name
+
+
 def setup(app):
     """Register with Sphinx."""
+    app.connect("doctree-read", fold_before_picture)
     app.connect("doctree-read", name_folds)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

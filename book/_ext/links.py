@@ -1,4 +1,5 @@
-"""Sphinx extension: links to the published book stay inside the one that is built.
+"""Sphinx extension: links to the published book stay inside the one that is built. What
+others fetch from it, cards of links and the page of a wrong address, knows where it is.
 
 Notebooks name pages of the book by their published addresses, which Jupyter and Colab can
 follow. Before a page is read these become links to its neighbours, so the built book needs
@@ -7,6 +8,7 @@ no network, and a link to a page that does not exist is a warning.
 
 import posixpath
 import re
+from urllib.parse import urlsplit
 
 
 def neighbour(link, env, docname):
@@ -25,7 +27,15 @@ def keep_inside(app, docname, source):
     )
 
 
+def tell_address(app, config):
+    """Give other extensions the address that the book is published at."""
+    config.ogp_site_url = config.html_baseurl
+    config.ogp_site_name = config.html_title
+    config.notfound_urls_prefix = urlsplit(config.html_baseurl).path
+
+
 def setup(app):
     """Register with Sphinx."""
+    app.connect("config-inited", tell_address)
     app.connect("source-read", keep_inside)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
