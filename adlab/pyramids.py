@@ -86,7 +86,7 @@ class SqueezeExcitation(nn.Module):
 def longest(vectors: Tensor) -> Tensor:
     """Of vectors (B, J, D) the longest of each image, (B, 1, D)."""
     rows = vectors.norm(dim=2).argmax(1)
-    return vectors.take_along_dim(rows[:, None, None], 1)
+    return vectors.gather(1, rows[:, None, None].expand(-1, 1, vectors.shape[2]))
 
 
 class Decoder(nn.Module):
