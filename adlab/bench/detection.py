@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from adlab import data, metrics
-from adlab._checks import check_choice
+from adlab._checks import check_choice, check_number
 from adlab._methods import methods
 from adlab.bench.memory import Memory
 from adlab.bench.methods import (
@@ -28,12 +28,19 @@ from adlab.detector import Detector, Localizer
 if TYPE_CHECKING:
     from adlab.bench.run import Run
 
-DERIVED = ("labelled",)
+DERIVED = ()
 _TENSORS = ("images", "labels", "masks")
 
 
 def check(run: Run) -> None:
-    """Any number of images, any weights: nothing to refuse."""
+    """Refuse a share of labelled images where the method does not learn from any."""
+    if run.labelled is None:
+        return
+    if not methods()[run.method].labelled:
+        raise ValueError(
+            f"labelled: expected none for {run.method!r}, got {run.labelled}"
+        )
+    check_number("labelled", run.labelled, 0, 1, open_low=True, open_high=True)
 
 
 def defaults(run: Run) -> dict[str, object]:
@@ -46,7 +53,7 @@ def settings(run: Run) -> dict[str, object]:
     method = methods()[run.method]
     found = dict(method.options) | run.options
     if method.labelled:
-        found["labelled"] = method.labelled
+        found["labelled"] = _share(run)
     if run.weights is not None:
         found["weights"] = f"{run.weights.name} {digest_of_file(run.weights)}"
     for name in ("max_train", "max_test"):
@@ -96,10 +103,11 @@ def load_labelled(
     run: Run, n_train: int, root: str | Path | None = None
 ) -> ImageSet | None:
     """Anomalies with labels for a semi-supervised method, None for all others. They are
-    training images of one class that is not the normal one, another for each seed.
+    training images of as many other classes as it says, in numbers as equal as may be;
+    with one, of another for each seed.
     """
-    share = methods()[run.method].labelled
-    if not share:
+    method = methods()[run.method]
+    if not method.labelled:
         return None
     before = [n for n, d in data.DATA_SETS.items() if d.split_before]
     check_choice(f"data of {run.method!r}", run.data, before)
@@ -107,11 +115,31 @@ def load_labelled(
         raise ValueError(
             f"data_options: expected normal_class= for {run.method!r}, got {run.data_options}"
         )
-    other = (run.data_options["normal_class"] + 1 + run.seed) % 10
-    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    n, kinds = count_labelled(n_train, _share(run)), method.labelled_kinds
     rng = np.random.default_rng(run.seed)
-    rows = _some(len(images), count_labelled(n_train, share), rng)
-    return ImageSet(images[rows], torch.ones(len(rows)))
+    parts = [
+        _of_class(run, (run.seed + kind) % 9, len(range(kind, n, kinds)), root, rng)
+        for kind in range(kinds)
+    ]
+    return ImageSet(torch.cat(parts), torch.ones(n))
+
+
+def _of_class(
+    run: Run, kind: int, n: int, root: str | Path | None, rng: np.random.Generator
+) -> torch.Tensor:
+    """Training images of one of the nine classes that are not normal."""
+    other = (run.data_options["normal_class"] + 1 + kind) % 10
+    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    if n > len(images):
+        raise ValueError(
+            f"labelled: expected at most {len(images)} images of class {other}, got {n}"
+        )
+    return images[_some(len(images), n, rng)]
+
+
+def _share(run: Run) -> float:
+    """Of labelled images among all: as asked for, or as the method declares it."""
+    return methods()[run.method].labelled if run.labelled is None else run.labelled
 
 
 def count_labelled(n_unlabelled: int, share: float) -> int:
