@@ -231,8 +231,21 @@ def test_semi_supervised_row(monkeypatch):
     found = execute(run)[0]
     assert json.loads(found["settings"])["labelled"] == 0.01
     assert run_of({name: str(value) for name, value in run.key().items()}) == run
+    assert 0 <= found["accuracy"] <= 1
     without = execute(Run("deep-svdd", "digits", quick, options, max_train=60))[0]
+    assert "accuracy" not in without
     assert found["digest"] != without["digest"]
+
+
+def test_balanced_accuracy_by_hand():
+    """Of 99 held-out scores the 95th is the threshold; more anomalies change nothing."""
+    usual = np.random.default_rng(0).permutation(99)
+    scores, labels = [94, 94.5, 0, 3, 94, 95], [0, 0, 0, 0, 1, 1]
+    for times in (1, 7):
+        found = detection.balanced_accuracy(
+            usual, scores[:4] + times * scores[4:], labels[:4] + times * labels[4:]
+        )
+        assert found == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
 def test_numbers_of_a_detector():

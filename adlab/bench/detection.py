@@ -23,6 +23,7 @@ from adlab.bench.methods import (
 )
 from adlab.bench.rows import digest
 from adlab.data import ImageSet, Splits
+from adlab.decision import quantile_threshold
 from adlab.detector import Detector, Localizer
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def measure(
     detector: Detector, splits: Splits, labelled: ImageSet | None = None
 ) -> dict[str, object]:
     """Fit to the training images, score the test images; what came of it and what it
-    cost. `score_seconds` is the time of the maps where there are any.
+    cost. `score_seconds` is the time of the maps where there are any. With labelled
+    images, the balanced accuracy stands beside, see `balanced_accuracy`.
     """
     memory = Memory()
     known = () if labelled is None else (labelled,)
@@ -175,6 +177,9 @@ def measure(
     if maps is not None:
         found["pixel_auroc"] = metrics.pixel_auroc(maps, test.masks)
         found["pro"] = metrics.pro(maps, test.masks)
+    if known:
+        usual = detector.anomaly_score(splits.val.images)
+        found["accuracy"] = balanced_accuracy(usual, scores, test.labels)
     return found | {
         "n_train": len(splits.train),
         "n_test": len(test),
@@ -190,6 +195,20 @@ def measure(
         "peak_memory_mb": memory.peak(),
         "parameters": count_numbers(detector),
     }
+
+
+def balanced_accuracy(usual: object, scores: object, labels: object) -> float:
+    """Mean of the shares of normal and of anomalous images that are called so: the
+    accuracy on a test half of each, in [0, 1].
+
+    Args:
+        usual: scores of held-out normal images, one in twenty of which may exceed the
+            threshold.
+        scores, labels: (N,) each, of the test.
+    """
+    threshold = quantile_threshold(usual, 0.05)
+    found = metrics.rates(np.asarray(scores) > threshold, labels)
+    return (found.tpr + 1 - found.fpr) / 2
 
 
 def _locates(detector: Detector, test: ImageSet) -> bool:
