@@ -72,6 +72,15 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${resnet[@]}" "${every[@]}"
   bench student-teacher "${bottle[@]}" "${every[@]}" --seeds 0
   bench student-teacher "${bottle[@]}"
+  synthetic "${small[@]}" -o epochs=20
+}
+
+# DRAEM, and each of its two networks by itself.
+synthetic() {
+  bench draem "$@"
+  for part in discriminative reconstructive; do
+    bench draem "$@" -o networks=$part --seeds 0
+  done
 }
 
 large_images() {
@@ -94,6 +103,7 @@ kolektor() {
   large_images "${sdd[@]}" -d "size=(320, 128)"
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
+  synthetic "${sdd[@]}" -d "size=(320, 128)" -o epochs=10
 }
 
 one_class() {
@@ -111,6 +121,9 @@ one_class() {
     -o "widths=(8, 16, 32, 32)" -o n_latent=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
+  for share in 0.01 0.1; do
+    bench capsules "$1" --all --seeds 0 "${budget[@]}" --labelled $share -o epochs=10
+  done
 }
 
 mnist() {
