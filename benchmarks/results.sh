@@ -41,6 +41,7 @@ embedded() {
   done
   bench geotrans "${sets[@]}" -o transformations=8 -o epochs=60
   bench inpainting "${sets[@]}" -o epochs=16
+  bench draem "${sets[@]}"
   bench oc-svm "${sets[@]}"
   bench deep-svdd "${sets[@]}"
 }
