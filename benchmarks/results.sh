@@ -73,14 +73,9 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${resnet[@]}" "${every[@]}"
   bench student-teacher "${bottle[@]}" "${every[@]}" --seeds 0
   bench student-teacher "${bottle[@]}"
-  synthetic "${small[@]}" -o epochs=20
-}
-
-# DRAEM, and each of its two networks by itself.
-synthetic() {
-  bench draem "$@"
+  bench draem "${small[@]}" -o epochs=20
   for part in discriminative reconstructive; do
-    bench draem "$@" -o networks=$part --seeds 0
+    bench draem "${small[@]}" -o epochs=20 -o networks=$part --seeds 0
   done
 }
 
@@ -104,7 +99,7 @@ kolektor() {
   large_images "${sdd[@]}" -d "size=(320, 128)"
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
-  synthetic "${sdd[@]}" -d "size=(320, 128)" -o epochs=10
+  bench draem "${sdd[@]}" -d "size=(320, 128)" -o epochs=10 --seeds 0
 }
 
 one_class() {
