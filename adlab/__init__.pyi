@@ -7,7 +7,9 @@ from . import (
     check as check,
     classifier as classifier,
     cli as cli,
+    continual as continual,
     contract as contract,
+    control as control,
     dagmm as dagmm,
     data as data,
     decision as decision,
@@ -21,11 +23,13 @@ from . import (
     metrics as metrics,
     open_set as open_set,
     padim as padim,
+    patchcore as patchcore,
     plots as plots,
     pyramids as pyramids,
     reconstruction as reconstruction,
     regions as regions,
     report as report,
+    segmentation as segmentation,
     similarity as similarity,
     spade as spade,
     student_teacher as student_teacher,
@@ -54,6 +58,7 @@ from .geotrans import GeoTrans as GeoTrans
 from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier
 from .padim import PaDiM as PaDiM
+from .patchcore import PatchCore as PatchCore
 from .pyramids import (
     PIADE as PIADE,
     PyramidalAutoencoder as PyramidalAutoencoder,
@@ -62,6 +67,7 @@ from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,
 )
+from .segmentation import Segmentation as Segmentation
 from .show import show as show
 from .spade import SPADE as SPADE
 from .student_teacher import StudentTeacher as StudentTeacher

@@ -12,7 +12,7 @@ capsule networks", IJPRAI.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -25,7 +25,7 @@ from adlab._checks import check_number, check_sides
 from adlab._methods import method
 from adlab._parameters import Count, Counts, NonNegative, Positive
 from adlab.detector import LabelledDetector
-from adlab.training import minimise, resolve_device, seeded
+from adlab.training import seeded
 
 NORMAL, ANOMALOUS = 0, 1  # the two capsules at the end
 
@@ -188,7 +188,7 @@ def _decoder(widths: list[int], shape: tuple[int, ...]) -> nn.Sequential:
 # -- the detector
 
 
-@method("capsules", "capsules", chapter=14, labelled=0.01)
+@method("capsules", "capsules", chapter=14, labelled=0.01, labelled_kinds=9)
 @dataclass(eq=False, repr=False)
 class CapsuleAnomaly(LabelledDetector):
     """A capsule network with one capsule for normal images and one for anomalies, trained
@@ -257,16 +257,7 @@ class CapsuleAnomaly(LabelledDetector):
         images, labels = self._examples(images)
         with seeded(self.seed):
             self._build()
-        self.network_.to(resolve_device(self.device))
-        optimizer = torch.optim.Adam(self.network_.parameters(), self.lr)
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for rows in torch.randperm(len(images)).split(self.batch_size):
-                yield images[rows], labels[rows]
-
-        self.history_ = minimise(
-            self.network_, self._loss, batches, optimizer, epochs=self.epochs
-        )
+        self.history_ = self._learn(self.network_, self._loss, images, labels)
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         capsules = self.network_(images)

@@ -28,15 +28,33 @@ def quantile_threshold(scores: object, fpr: float) -> float:
     for every distribution, and for every n >= 1 / fpr - 1; fewer scores raise
     `ValueError`. Source: split conformal prediction; Vovk, Gammerman and Shafer, 2005.
     """
-    check_number("fpr", fpr, 0, 1, open_low=True, open_high=True)
     scores = check_scores(scores)
-    rank = math.ceil((len(scores) + 1) * (1 - fpr) - ROUNDING)
-    if rank > len(scores):
+    return float(np.sort(scores)[_rank("scores", len(scores), fpr) - 1])
+
+
+def fpr_distribution(n: int, fpr: float) -> tuple[int, int]:
+    """The parameters (a, b) of the Beta distribution of the false positive rate that
+    `quantile_threshold` has, over all draws of the n normal scores it is learned from.
+
+    They are (n + 1 - rank, rank), whatever the continuous distribution of the scores.
+    The mean, a / (a + b), is at most `fpr`; the rate of a single threshold can be more.
+    Source: Wilks, Determination of sample sizes for setting tolerance limits, 1941.
+    """
+    check_number("n", n, 1, whole=True)
+    rank = _rank("n", n, fpr)
+    return n + 1 - rank, rank
+
+
+def _rank(name: str, n: int, fpr: float) -> int:
+    """Which of n normal scores, from the smallest, is the threshold: 1 to n."""
+    check_number("fpr", fpr, 0, 1, open_low=True, open_high=True)
+    rank = math.ceil((n + 1) * (1 - fpr) - ROUNDING)
+    if rank > n:
         needed = np.ceil(1 / fpr - ROUNDING) - 1
         raise ValueError(
-            f"scores: expected at least {needed:.10g} normal scores to guarantee fpr={fpr}, got {len(scores)}"
+            f"{name}: expected at least {needed:.10g} normal scores to guarantee fpr={fpr}, got {n}"
         )
-    return float(np.sort(scores)[max(rank, 1) - 1])
+    return max(rank, 1)
 
 
 def sigma_threshold(scores: object, k: float = 3) -> float:

@@ -29,6 +29,7 @@ from adlab.data.files import ImageFolder, Reading
 from adlab.data.imageset import ImageSet
 from adlab.training import (
     joined,
+    minimise,
     resolve_device,
     seeded,
     single_precision,
@@ -410,7 +411,7 @@ class Detector:
 
 class LabelledDetector(Detector):
     """A detector that learns from a few labelled images too, known anomalies among them:
-    its `_fit(images)` calls `_examples` or looks at `_labelled`.
+    its `_fit(images)` calls `_examples` or `_marked`, or looks at `_labelled`.
     """
 
     _labelled: ImageSet | None = None  # while it is fitted
@@ -421,7 +422,8 @@ class LabelledDetector(Detector):
         Args:
             images: (N, C, H, W) in [0, 1], as tensor, array, ImageSet (its labels are
                 not looked at), torch Dataset or DataLoader.
-            labelled: images of the same shape with labels, 0 normal and 1 anomalous.
+            labelled: images of the same shape with labels, 0 normal and 1 anomalous;
+                and with masks, where the detector learns from these.
 
         Returns:
             The detector itself. Should fitting fail, it stays as it was.
@@ -441,14 +443,48 @@ class LabelledDetector(Detector):
 
     def _examples(self, images: object) -> tuple[Tensor, Tensor]:
         """All images on the device, and their labels: 0 for those without."""
-        parts = [(joined(self._stream(images)), None)]
-        if self._labelled is not None and len(self._labelled):
-            parts.append((joined(self._stream(self._labelled)), self._labelled.labels))
-        labels = [
-            torch.zeros(len(part)) if known is None else known for part, known in parts
-        ]
-        whole = torch.cat([part for part, _ in parts])
-        return whole, torch.cat(labels).long().to(whole.device)
+        whole, n = self._all(images)
+        labels = torch.zeros(len(whole), dtype=torch.int64, device=whole.device)
+        if n:
+            labels[-n:] = self._labelled.labels.to(labels.device)
+        return whole, labels
+
+    def _marked(self, images: object) -> tuple[Tensor, Tensor]:
+        """All images on the device, and their masks, float (N, H, W): 0 for those
+        without labels.
+        """
+        whole, n = self._all(images)
+        masks = torch.zeros_like(whole[:, 0])
+        if n and self._labelled.masks is None:
+            raise ValueError("labelled: expected an ImageSet with masks, got none")
+        if n:
+            masks[-n:] = self._labelled.masks.to(masks)
+        return whole, masks
+
+    def _all(self, images: object) -> tuple[Tensor, int]:
+        """All images on the device, those with labels at the end, and how many have."""
+        n = 0 if self._labelled is None else len(self._labelled)
+        batches = [*self._stream(images), *(self._stream(self._labelled) if n else ())]
+        return joined(batches), n
+
+    def _learn(
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        images: Tensor,
+        answers: Tensor,
+    ) -> list[float]:
+        """Minimise loss(images, answers) by Adam, over batches in random order, with the
+        detector's own epochs, batch_size, lr and seed.
+        """
+        optimizer = torch.optim.Adam(network.to(images.device).parameters(), self.lr)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.randperm(len(images)).split(self.batch_size):
+                yield images[rows], answers[rows]
+
+        with seeded(self.seed):
+            return minimise(network, loss, batches, optimizer, epochs=self.epochs)
 
 
 class Localizer(Detector):

@@ -25,8 +25,7 @@ from adlab._parameters import Count, NonNegative
 from adlab.backbones import Padding, backbone_of, check_backbone
 from adlab.detector import Localizer
 from adlab.training import resolve_device
-
-CHUNK = 256  # vectors of the gallery at once, so that their distances stay in the cache
+from adlab.vectors import distance_to_nearest
 
 
 def nearest_images(x: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -42,30 +41,6 @@ def nearest_images(x: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     squared = (x[:, None] - gallery).square().sum(2)
     return squared.topk(k, largest=False)
-
-
-def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Euclidean distance to the nearest row of a gallery, which is read in chunks.
-
-    ‖x − g‖² = ‖x‖² + ‖g‖² − 2 x·g costs one product of matrices. Large numbers cancel
-    in it, so the mean is taken away first, and what rounding leaves below zero is zero.
-
-    Args:
-        x: (…, M, D).
-        gallery: (…, G, D), one for each entry of the leading dimensions.
-        chunk: rows at once; the result does not depend on it, beyond rounding.
-
-    Returns:
-        (…, M).
-    """
-    centre = gallery.mean(-2, keepdim=True)
-    x, gallery = x - centre, gallery - centre
-    least = torch.full((1,), torch.inf).to(x)
-    for part in gallery.split(chunk, -2):
-        lengths = part.square().sum(-1)[..., None, :]
-        squared = lengths - x @ (2 * part).mT  # without the ‖x‖²
-        least = torch.minimum(least, squared.amin(-1))
-    return (least + x.square().sum(-1)).clamp_min(0).sqrt()
 
 
 @method("spade", "SPADE", chapter=7, options={"backbone": "texnet"})

@@ -1,4 +1,6 @@
-"""The network of inpainting and of synthetic anomalies: images to images of their size."""
+"""The network of inpainting, of synthetic anomalies and of segmentation: images to images
+of their size.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,10 @@ class UNet(nn.Module):
         inside = (channels, *widths[:-1])
         self.factor = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(
-            _level(before, width, batch_norm)
+            double_convolution(before, width, batch_norm)
             for before, width in zip(inside, widths, strict=True)
         )
-        self.up = nn.ModuleList(
-            _level(coarse + fine, fine, batch_norm) for fine, coarse in pairwise(widths)
-        )
+        self.up = self._way_up(widths, batch_norm)
         self.last = nn.Conv2d(widths[0], outputs, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # faster on a CPU
 
@@ -61,13 +61,28 @@ class UNet(nn.Module):
         """Images of the same size."""
         height, width = x.shape[2:]
         x = pad(x, (0, -width % self.factor, 0, -height % self.factor))
-        skips = []
+        return self.last(self._decode(self._encode(x)))[..., :height, :width]
+
+    def _way_up(self, widths: Sequence[int], batch_norm: bool) -> nn.ModuleList:
+        return nn.ModuleList(
+            double_convolution(coarse + fine, fine, batch_norm)
+            for fine, coarse in pairwise(widths)
+        )
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """The features of each level, from fine to coarse."""
+        features = []
         for level in self.down:
-            x = level(max_pool2d(x, 2) if skips else x)
-            skips.append(x)
-        for level, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
+            x = level(max_pool2d(x, 2) if features else x)
+            features.append(x)
+        return features
+
+    def _decode(self, features: list[Tensor]) -> Tensor:
+        """The features of the finest level, from those of all."""
+        x = features.pop()
+        for level, skip in zip(reversed(self.up), reversed(features), strict=True):
             x = level(torch.cat([interpolate(x, scale_factor=2), skip], 1))
-        return self.last(x)[..., :height, :width]
+        return x
 
 
 def in_strips(network: UNet, images: Tensor) -> Tensor:
@@ -86,7 +101,14 @@ def in_strips(network: UNet, images: Tensor) -> Tensor:
     return torch.cat(strips, 2)
 
 
-def _level(inside: int, outside: int, batch_norm: bool) -> nn.Sequential:
+def double_convolution(inside: int, outside: int, batch_norm: bool) -> nn.Sequential:
+    """Two 3 × 3 convolutions, each with ReLU, and before that a batch normalisation
+    where it is asked for.
+
+    Args:
+        inside, outside: channels of what goes in and comes out.
+        batch_norm: then the convolutions have no bias.
+    """
     layers: list[nn.Module] = []
     for channels in (inside, outside):
         layers.append(nn.Conv2d(channels, outside, 3, padding=1, bias=not batch_norm))

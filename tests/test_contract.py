@@ -16,6 +16,7 @@ import adlab
 from adlab._methods import methods
 from adlab._parameters import _hints
 from adlab.capsules import CapsuleAnomaly
+from adlab.continual import ContinualAutoencoder
 from adlab.contract import CLAUSES
 from adlab.dagmm import DAGMM
 from adlab.data import ImageSet
@@ -25,8 +26,10 @@ from adlab.draem import DRAEM
 from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
+from adlab.patchcore import PatchCore
 from adlab.pyramids import PIADE, PyramidalAutoencoder
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
+from adlab.segmentation import Segmentation
 from adlab.spade import SPADE
 from adlab.student_teacher import MultiScale, StudentTeacher
 from adlab.tiling import Tiled
@@ -89,6 +92,7 @@ TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PYRAMID = {"width": 4, "epochs": 1}
+MARKED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 RANDOM = {"backbone": "texnet-random", "layers": ["layer1", "layer3"], "seed": 3}
 OTHERS = {
@@ -109,6 +113,8 @@ OTHERS = {
     "padim-pca": lambda: PaDiM(n_features=20, reduction="pca", sigma=2, **RANDOM),
     "padim-random": lambda: PaDiM(n_features=20, image_score="mean", **RANDOM),
     "spade-random": lambda: SPADE(n_neighbors=2, **RANDOM),
+    "patchcore": PatchCore,
+    "patchcore-random": lambda: PatchCore(coreset=0.5, image_score="mean", **RANDOM),
     "scales": lambda: MultiScale(StudentTeacher(n_students=1, **TEACHER), SCALES),
     "distilled": lambda: StudentTeacher("distilled", n_students=2, **TEACHER),
     "triplet": lambda: StudentTeacher("triplet", 1, term="error", **TEACHER),
@@ -128,11 +134,18 @@ OTHERS = {
     "discriminative": lambda: DRAEM("discriminative", "grass", **PASTED),
     "reconstructive": lambda: DRAEM("reconstructive", mask="rectangle", **PASTED),
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
+    **{
+        network: lambda n=network: Segmentation(n, **MARKED)
+        for network in ("unet", "fcn", "unet++", "segnet")
+    },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "codes": lambda: PyramidalAutoencoder((3,), decoder_input="codes", **PYRAMID),
     "routed": lambda: PIADE(n_primary=1, image_score="max", **PYRAMID),
     "one-vector": lambda: PIADE(n_vectors=1, squeeze=False, seed=3, **PYRAMID),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
+    "fine-tuned": lambda: ContinualAutoencoder(width=8, epochs=1),
+    "consolidated": lambda: ContinualAutoencoder("ewc", width=8, epochs=1),
+    "replayed": lambda: ContinualAutoencoder("replay", capacity=4, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"
 LARGE_PATCHES = PATCHES | {"patch_size": 44}  # as these losses need
@@ -150,6 +163,7 @@ OF_VECTORS = {
     "whitened": lambda: PCAReduced(KMeans(2), 3, whiten=True),
     "kernel": lambda: KernelSVDD(0.3),
     "dagmm": lambda: DAGMM(3, epochs=1, width=4, seed=5),
+    "consolidated": lambda: ContinualAutoencoder("ewc", n_latent=2, epochs=1),
 }
 METHODS = [name for name, each in methods().items() if each.task == "detection"]
 
@@ -273,7 +287,7 @@ DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
     deep-svdd deep-sad soft pyramids piade codes routed one-vector padim-random padim-pca
-    spade-random random-features mixture k-means
+    spade-random patchcore-random random-features mixture k-means
 """
 
 
@@ -363,19 +377,20 @@ INNER = [("knn", TypeError, "got str"), (KNN, TypeError, "got type")]
 SUMMARY = [("sum", ValueError, "'max', 'mean'…'sum'"), (None, ValueError, "None")]
 KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
-    ("n_students n_sets n_init max_iter teacher_epochs warm_up", COUNT),
+    ("n_students n_sets n_init max_iter teacher_epochs warm_up capacity", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
     ("n_filters n_primary primary_dim dim n_iterations kernel_size n_vectors", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
     ("widths cell_sizes sizes", COUNTS),
-    ("reg_covar weight_decay tol eta sigma", AMOUNT),
+    ("reg_covar weight_decay tol eta sigma strength", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
     ("focusing reconstruction_weight perceptual_weight", AMOUNT),
     ("lr", POSITIVE),
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),
     ("clean", FRACTION),
+    ("coreset", [(1.1, ValueError, "a number in (0, 1]…1.1"), *POSITIVE]),
     ("least_opacity", [(1.1, ValueError, "a number in [0, 1]…1.1"), *AMOUNT]),
     ("nu fpr", SHARE),
     ("receptive_field", [*COUNT[1:], (16, ValueError, "a power of two + 1…16")]),

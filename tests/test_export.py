@@ -50,6 +50,8 @@ LOCALIZERS = {
     "padim-pca": lambda: adlab.PaDiM(n_features=20, reduction="pca"),
     "spade": lambda: adlab.SPADE(n_neighbors=3),
     "spade-max": lambda: adlab.SPADE(n_neighbors=3, image_score="max"),
+    "patchcore": adlab.PatchCore,
+    "patchcore-all": lambda: adlab.PatchCore(coreset=1, image_score="mean"),
     **each(
         StudentTeacher, "students", ("backbone", "distilled", "triplet"), **STUDENTS
     ),
@@ -79,6 +81,13 @@ LOCALIZERS = {
         f"piade-{n}": lambda n=n: adlab.PIADE(n_vectors=n, width=4, epochs=1)
         for n in (1, 2)
     },
+    **each(
+        adlab.Segmentation,
+        "segmentation",
+        ("unet", "fcn", "unet++", "segnet"),
+        widths=(4, 8),
+        epochs=1,
+    ),
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),

@@ -27,7 +27,7 @@ from adlab.vectors.mixture import (
     log_density,
     m_step,
 )
-from adlab.vectors.neighbours import KNN, KMeans
+from adlab.vectors.neighbours import KNN, KMeans, distance_to_nearest
 from adlab.vectors.patches import Patchwise, patch_statistics
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "VectorDetector",
     "check_vectors_or_images",
     "cholesky_factors",
+    "distance_to_nearest",
     "e_step",
     "fit_inside",
     "known_inverses",

@@ -12,6 +12,7 @@ from adlab._parameters import Count
 from adlab.vectors.base import VectorDetector, squared_distances
 
 CHUNK = 8192  # training vectors at once
+CACHED = 256  # at once, so that their distances stay in the cache
 
 
 def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
@@ -19,6 +20,30 @@ def k_means(x: Tensor, n_clusters: int, seed: int) -> object:
     from sklearn import cluster
 
     return cluster.KMeans(n_clusters, n_init=1, random_state=seed).fit(x.cpu().numpy())
+
+
+def distance_to_nearest(x: Tensor, gallery: Tensor, chunk: int = CACHED) -> Tensor:
+    """Euclidean distance to the nearest row of a gallery, which is read in chunks.
+
+    ‖x − g‖² = ‖x‖² + ‖g‖² − 2 x·g costs one product of matrices. Large numbers cancel
+    in it, so the mean is taken away first, and what rounding leaves below zero is zero.
+
+    Args:
+        x: (…, M, D).
+        gallery: (…, G, D), one for each entry of the leading dimensions.
+        chunk: rows at once; the result does not depend on it, beyond rounding.
+
+    Returns:
+        (…, M).
+    """
+    centre = gallery.mean(-2, keepdim=True)
+    x, gallery = x - centre, gallery - centre
+    least = torch.full((1,), torch.inf).to(x)
+    for part in gallery.split(chunk, -2):
+        lengths = part.square().sum(-1)[..., None, :]
+        squared = lengths - x @ (2 * part).mT  # without the ‖x‖²
+        least = torch.minimum(least, squared.amin(-1))
+    return (least + x.square().sum(-1)).clamp_min(0).sqrt()
 
 
 @method("knn", "nearest neighbour, pixels", chapter=1)
