@@ -25,6 +25,7 @@ from . import (
     padim as padim,
     patchcore as patchcore,
     plots as plots,
+    pyramids as pyramids,
     reconstruction as reconstruction,
     regions as regions,
     report as report,
@@ -59,6 +60,10 @@ from .inpainting import Inpainting as Inpainting
 from .open_set import OpenSetClassifier as OpenSetClassifier
 from .padim import PaDiM as PaDiM
 from .patchcore import PatchCore as PatchCore
+from .pyramids import (
+    PIADE as PIADE,
+    PyramidalAutoencoder as PyramidalAutoencoder,
+)
 from .reconstruction import (
     Autoencoder as Autoencoder,
     VariationalAutoencoder as VariationalAutoencoder,

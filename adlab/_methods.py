@@ -29,6 +29,7 @@ class Method:
     make: Callable
     options: Mapping[str, object] = field(default_factory=dict)
     labelled: float = 0.0
+    labelled_kinds: int = 1
     task: str = "detection"
 
 
@@ -46,7 +47,8 @@ def method(
         chapter: that teaches it.
         **more: `options`, those that a result states though they are at their default;
             `labelled`, of a semi-supervised method: the share of labelled anomalies
-            among what it learns from; `task`, "detection" or "open-set".
+            among what it learns from; `labelled_kinds`, of how many other classes
+            these are; `task`, "detection" or "open-set".
     """
 
     def declare(make: Make) -> Make:

@@ -188,7 +188,7 @@ def _decoder(widths: list[int], shape: tuple[int, ...]) -> nn.Sequential:
 # -- the detector
 
 
-@method("capsules", "capsules", chapter=14, labelled=0.01)
+@method("capsules", "capsules", chapter=14, labelled=0.01, labelled_kinds=9)
 @dataclass(eq=False, repr=False)
 class CapsuleAnomaly(LabelledDetector):
     """A capsule network with one capsule for normal images and one for anomalies, trained

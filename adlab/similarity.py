@@ -434,13 +434,14 @@ def _feature_errors(x: Tensor, y: Tensor, extractor: Extractor) -> list[Tensor]:
         )
     features = extractor(torch.cat([x, y]))
     layers = [features] if isinstance(features, Tensor) else list(features)
+    n = x.shape[0]
     for layer in layers:
-        if layer.ndim != 4 or len(layer) != 2 * len(x):
-            expected = f"({2 * len(x)}, K, h, w) from {2 * len(x)} images"
+        if layer.ndim != 4 or layer.shape[0] != 2 * n:
+            expected = f"({2 * n}, K, h, w) from {2 * n} images"
             raise ValueError(
                 f"extractor: expected features {expected}, got {tuple(layer.shape)}"
             )
-    return [(a - b).square().mean(1) for a, b in (layer.chunk(2) for layer in layers)]
+    return [(layer[:n] - layer[n:]).square().mean(1) for layer in layers]
 
 
 # -- shapes

@@ -41,6 +41,7 @@ embedded() {
   done
   bench geotrans "${sets[@]}" -o transformations=8 -o epochs=60
   bench inpainting "${sets[@]}" -o epochs=16
+  bench draem "${sets[@]}"
   bench oc-svm "${sets[@]}"
   bench deep-svdd "${sets[@]}"
 }
@@ -72,6 +73,10 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${resnet[@]}" "${every[@]}"
   bench student-teacher "${bottle[@]}" "${every[@]}" --seeds 0
   bench student-teacher "${bottle[@]}"
+  bench draem "${small[@]}" -o epochs=20
+  for part in discriminative reconstructive; do
+    bench draem "${small[@]}" -o epochs=20 -o networks=$part --seeds 0
+  done
 }
 
 large_images() {
@@ -94,6 +99,7 @@ kolektor() {
   large_images "${sdd[@]}" -d "size=(320, 128)"
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
+  bench draem "${sdd[@]}" -d "size=(320, 128)" -o epochs=10 --seeds 0
 }
 
 one_class() {
@@ -111,6 +117,9 @@ one_class() {
     -o "widths=(8, 16, 32, 32)" -o n_latent=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
+  for share in 0.01 0.1; do
+    bench capsules "$1" --all --seeds 0 "${budget[@]}" --labelled $share -o epochs=10
+  done
 }
 
 mnist() {

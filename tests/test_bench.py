@@ -161,16 +161,59 @@ def split_before(monkeypatch, name):
     monkeypatch.setitem(adlab.data.DATA_SETS, name, as_if)
 
 
-def test_labelled_anomalies_are_few_and_of_another_class(monkeypatch):
+def classes_of(images, seed):
+    """Of which digit's training images each is."""
+    digits = [
+        adlab.data.load("digits", normal_class=digit, seed=seed).train.images
+        for digit in range(10)
+    ]
+    return [
+        next(
+            n for n, all_ in enumerate(digits) if (all_ == one).flatten(1).all(1).any()
+        )
+        for one in images
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 9])
+def test_labelled_anomalies_are_few_and_of_another_class(seed, monkeypatch):
     split_before(monkeypatch, "digits")
-    run = Run("deep-sad", "digits", {}, {"normal_class": 9}, seed=1)
+    run = Run("deep-sad", "digits", {}, {"normal_class": 9}, seed=seed)
     n_train = len(load(run).train)
     labelled = load_labelled(run, n_train)
     assert len(labelled) == count_labelled(n_train, 0.01)
     assert bool((labelled.labels == 1).all())
-    ones = adlab.data.load("digits", normal_class=1, seed=1).train.images  # 9 + 1 + 1
-    assert all(any(torch.equal(x, y) for y in ones) for x in labelled.images)
+    # the tenth seed begins again, and does not meet the normal class
+    assert set(classes_of(labelled.images, seed)) == {{1: 1, 9: 0}[seed]}
     assert load_labelled(Run("deep-svdd", "digits"), n_train) is None
+
+
+@pytest.mark.parametrize(("share", "seed"), [(None, 0), (0.1, 0), (0.1, 3), (0.3, 9)])
+def test_labelled_anomalies_of_all_other_classes(share, seed, monkeypatch):
+    split_before(monkeypatch, "digits")
+    options = {"normal_class": 7}
+    run = Run("capsules", "digits", {}, options, seed, max_train=90, labelled=share)
+    n_train = len(load(run).train)
+    labelled = load_labelled(run, n_train)
+    n = len(labelled)
+    assert n / (n + n_train) == pytest.approx(share or 0.01, abs=0.01)
+    counts = np.bincount(classes_of(labelled.images, seed), minlength=10)
+    assert counts[7] == 0
+    others = np.delete(counts, 7)
+    assert others.max() - others.min() <= 1
+    assert bool((labelled.labels == 1).all())
+
+
+def test_a_share_that_is_asked_for_stands_in_the_row(monkeypatch):
+    split_before(monkeypatch, "digits")
+    run = Run("deep-sad", "digits", {}, {"normal_class": 3}, labelled=0.1)
+    assert run.settings() == {"labelled": 0.1}
+    assert run_of({name: str(value) for name, value in run.key().items()}) == run
+    as_typed = command_line.parser().parse_args(run.arguments())
+    assert as_typed.labelled == 0.1
+    assert len(load_labelled(run, 90)) == 10
+    with pytest.raises(ValueError, match=r"labelled: expected at most .* of class 4"):
+        load_labelled(replace(run, labelled=0.9), 90)
 
 
 def test_share_of_labelled_images():
@@ -188,8 +231,21 @@ def test_semi_supervised_row(monkeypatch):
     found = execute(run)[0]
     assert json.loads(found["settings"])["labelled"] == 0.01
     assert run_of({name: str(value) for name, value in run.key().items()}) == run
+    assert 0 <= found["accuracy"] <= 1
     without = execute(Run("deep-svdd", "digits", quick, options, max_train=60))[0]
+    assert "accuracy" not in without
     assert found["digest"] != without["digest"]
+
+
+def test_balanced_accuracy_by_hand():
+    """Of 99 held-out scores the 95th is the threshold; more anomalies change nothing."""
+    usual = np.random.default_rng(0).permutation(99)
+    scores, labels = [94, 94.5, 0, 3, 94, 95], [0, 0, 0, 0, 1, 1]
+    for times in (1, 7):
+        found = detection.balanced_accuracy(
+            usual, scores[:4] + times * scores[4:], labels[:4] + times * labels[4:]
+        )
+        assert found == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
 def test_numbers_of_a_detector():
@@ -242,6 +298,21 @@ def test_weights_are_for_the_backbone():
             lambda: Run("open-set", "nanofibres"),
             ValueError,
             "data: expected one of 'mnist'",
+        ),
+        (
+            lambda: quick(labelled=0.1),
+            ValueError,
+            "labelled: expected none for 'patch-gaussian', got 0.1",
+        ),
+        (
+            lambda: Run("deep-sad", "mnist", labelled=1.0),
+            ValueError,
+            "labelled: expected a number in .*, got 1.0",
+        ),
+        (
+            lambda: Run("open-set", "mnist", labelled=0.1),
+            ValueError,
+            "labelled: expected none for 'open-set', got 0.1",
         ),
         (
             lambda: execute(Run("deep-sad", "digits", {}, {"normal_class": 3})),

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import expon, norm, rankdata, weibull_min
 from skimage.metrics import structural_similarity
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
-from torch.nn.functional import mse_loss, normalize
+from torch.nn.functional import adaptive_max_pool2d, mse_loss, normalize, softmax
 
 import adlab
 from adlab import (
@@ -23,6 +23,7 @@ from adlab import (
     metrics,
     open_set,
     padim,
+    pyramids,
     reconstruction,
     similarity,
     spade,
@@ -51,6 +52,8 @@ OWN = {
     "average_precision": metrics.average_precision,
     "best_radius": deep_svdd.best_radius,
     "cell_masks": inpainting.cell_masks,
+    "cell_means": lambda features, k: pyramids.pyramid(features, [k])[0],
+    "channel_factors": lambda means, first, second: gate(means, first, second),
     "covariance_penalty": dagmm.covariance_penalty,
     "dirichlet_score": geotrans.dirichlet_score,
     "distance_to_nearest": spade.distance_to_nearest,
@@ -525,6 +528,30 @@ WRONG = {
         "does one iteration too many": lambda votes, n: routed(votes, n + 1, 2),
         "returns another shape": lambda votes, n: capsules.route(votes, n)[0],
     },
+    "cell_means": {
+        "takes the maximum": lambda f, k: adaptive_max_pool2d(f, k),
+        "takes the sum": lambda f, k: over_cells(f, k, torch.sum),
+        "leaves out the places that two cells share": lambda f, k: over_cells(
+            f, k, torch.mean, overlap=False
+        ),
+        "has rows and columns of cells the wrong way round": lambda f, k: (
+            pyramids.pyramid(f, [k])[0].transpose(2, 3)
+        ),
+        "averages over all places": lambda f, k: f.mean((2, 3))[..., None, None].repeat(
+            1, 1, k, k
+        ),
+        "returns another shape": lambda f, k: f.mean((2, 3)),
+    },
+    "channel_factors": {
+        "forgets the sigmoid": lambda z, a, b: (z @ a.T).clamp_min(0) @ b.T,
+        "has no ReLU": lambda z, a, b: torch.sigmoid(z @ (b @ a).T),
+        "has a sigmoid between": lambda z, a, b: torch.sigmoid(
+            torch.sigmoid(z @ a.T) @ b.T
+        ),
+        "has a softmax": lambda z, a, b: softmax((z @ a.T).clamp_min(0) @ b.T, dim=1),
+        "multiplies the channels": lambda z, a, b: z * gate(z, a, b),
+        "returns another shape": lambda z, a, b: gate(z, a, b)[..., None, None],
+    },
     "attention": {
         "forgets to divide by the root of d": lambda q, k, v: (q @ k.T).softmax(1) @ v,
         "divides by d, not by its root": lambda q, k, v: (
@@ -551,6 +578,26 @@ WRONG = {
         "returns another shape": lambda z, w, m, s: gaussians(z, m, s),
     },
 }
+
+
+def gate(means, first, second):
+    """The package's factors, for given matrices; a map of one place is its mean."""
+    block = pyramids.SqueezeExcitation(4 * len(first)).double()
+    block.squeezed.weight, block.excited.weight = (
+        torch.nn.Parameter(matrix, requires_grad=False) for matrix in (first, second)
+    )
+    return block.factors(means[:, :, None, None])
+
+
+def over_cells(features, k, summary, overlap=True):
+    height, width = features.shape[2:]
+    rounded = -1 if overlap else 1
+    result = features.new_empty(*features.shape[:2], k, k)
+    for i, j in np.ndindex(k, k):
+        rows = slice(i * height // k, rounded * (rounded * (i + 1) * height // k))
+        columns = slice(j * width // k, rounded * (rounded * (j + 1) * width // k))
+        result[:, :, i, j] = summary(features[:, :, rows, columns], (2, 3))
+    return result
 
 
 def naive_e_step(x, weights, means, covariances):

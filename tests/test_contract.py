@@ -27,6 +27,7 @@ from adlab.geotrans import GeoTrans
 from adlab.inpainting import Inpainting
 from adlab.padim import PaDiM
 from adlab.patchcore import PatchCore
+from adlab.pyramids import PIADE, PyramidalAutoencoder
 from adlab.reconstruction import Autoencoder, VariationalAutoencoder
 from adlab.segmentation import Segmentation
 from adlab.spade import SPADE
@@ -68,6 +69,8 @@ SMALL = {
     "geotrans": {"widths": (2, 2, 2)},
     "student-teacher": {"width": 8},
     "inpainting": {"widths": (4, 8)},
+    "pyramids": {"width": 4},
+    "piade": {"width": 4},
     "vt-adl": {"patch_size": 8, "dim": 8, "n_components": 2},
 }
 GENERATOR = torch.Generator().manual_seed(8)
@@ -90,6 +93,7 @@ TEACHER = {"receptive_field": 9, "width": 4, "epochs": 1, "teacher_epochs": 1}
 TURNS = {"widths": (2, 2, 2), "epochs": 1}
 HOLES = {"widths": (3, 4), "epochs": 1, "patch_size": 24}
 PASTED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
+PYRAMID = {"width": 4, "epochs": 1}
 MARKED = {"widths": (3, 4), "epochs": 1, "image_score": "mean"}
 PATCHES = {"widths": (4, 6), "epochs": 1, "patch_size": 16}
 TOKENS = {"dim": 8, "n_heads": 2, "n_components": 2, "epochs": 1}
@@ -138,6 +142,9 @@ OTHERS = {
         for network in ("unet", "fcn", "unet++", "segnet")
     },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
+    "codes": lambda: PyramidalAutoencoder((3,), decoder_input="codes", **PYRAMID),
+    "routed": lambda: PIADE(n_primary=1, image_score="max", **PYRAMID),
+    "one-vector": lambda: PIADE(n_vectors=1, squeeze=False, seed=3, **PYRAMID),
     "placeless": lambda: VTADL(positions=False, score="reconstruction", **TOKENS),
     "self-conditioned": lambda: VTADL("self-conditioned", "density", **TOKENS),
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
@@ -284,8 +291,9 @@ def test_a_seed_decides_to_the_last_bit(name):
 DRAWN = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability dagmm inpainting gms l2
     student-teacher distilled triplet geotrans softmax two-steps two-transformations
-    deep-svdd deep-sad soft padim-random padim-pca spade-random patchcore-random random-features
-    mixture k-means vt-adl placeless self-conditioned
+    deep-svdd deep-sad soft pyramids piade codes routed one-vector padim-random padim-pca
+    spade-random patchcore-random random-features mixture k-means vt-adl placeless
+    self-conditioned
 """
 
 
@@ -325,6 +333,7 @@ FORMS = {
 SHUFFLED = """
     autoencoder vae ssim ms-ssim cw-ssim sum elbo probability inpainting gms l2
     deep-svdd deep-sad soft draem discriminative reconstructive
+    pyramids piade codes routed one-vector
     vt-adl placeless self-conditioned
 """
 NO_FORM = {(name, "batches") for name in SHUFFLED.split()}
@@ -377,14 +386,14 @@ KINDS = [
     ("n_neighbors n_clusters n_components n_features n_latent n_samples", COUNT),
     ("n_students n_sets n_init max_iter teacher_epochs warm_up capacity", COUNT),
     ("batch_size patch_size stride smoothing width tile", COUNT),
-    ("n_filters n_primary primary_dim dim n_iterations kernel_size", COUNT),
+    ("n_filters n_primary primary_dim dim n_iterations kernel_size n_vectors", COUNT),
     ("depth n_heads", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
-    ("widths cell_sizes", COUNTS),
+    ("widths cell_sizes sizes", COUNTS),
     ("reg_covar weight_decay tol eta sigma strength", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
-    ("focusing reconstruction_weight error_weight", AMOUNT),
+    ("focusing reconstruction_weight perceptual_weight error_weight", AMOUNT),
     ("lr noise", POSITIVE),
     ("gamma", [*POSITIVE[:-1], ("auto", ValueError, "scale")]),
     ("val_fraction", FRACTION),

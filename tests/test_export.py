@@ -76,6 +76,11 @@ LOCALIZERS = {
         f"draem-{networks}": lambda n=networks: adlab.DRAEM(n, widths=(4, 8), epochs=1)
         for networks in ("both", "discriminative", "reconstructive")
     },
+    "pyramid": lambda: adlab.PyramidalAutoencoder(width=4, epochs=1),
+    **{
+        f"piade-{n}": lambda n=n: adlab.PIADE(n_vectors=n, width=4, epochs=1)
+        for n in (1, 2)
+    },
     **each(
         adlab.Segmentation,
         "segmentation",

@@ -116,7 +116,10 @@ def test_the_stub_lists_every_room_and_every_method():
 # A detector makes its module, and exports it, by rooms that know detectors: only when asked
 LATE = {("adlab.detector", "adlab._module"), ("adlab.detector", "adlab._onnx")}
 # Methods that are made of another
-BUILT_ON = {("adlab.bench.compositions", "adlab.dagmm")}
+BUILT_ON = {
+    ("adlab.bench.compositions", "adlab.dagmm"),
+    ("adlab.pyramids", "adlab.capsules"),
+}
 
 
 def statements(tree):

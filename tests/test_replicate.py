@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from adlab.training import seeded
+
 numbers = [
     np.random.default_rng(0).random(),
     np.random.default_rng([0, 1]).random(),
@@ -32,6 +34,8 @@ numbers = [
 np.random.seed(0)
 torch.manual_seed(0)
 numbers += [np.random.rand(), torch.rand(1).item()]
+with seeded(0):
+    numbers += [torch.rand(1).item()]
 """
 
 

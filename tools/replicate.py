@@ -141,9 +141,14 @@ def move_seeds(by):
         def manual_seed(self, seed):
             return super().manual_seed(moved(seed))
 
+    class DefaultGenerator:  # `adlab.training.seeded` calls it, as it is fast
+        def manual_seed(self, seed, own=torch.default_generator):
+            return own.manual_seed(moved(seed))
+
     wrap(np.random, "default_rng")
     wrap(np.random, "seed")
     wrap(torch, "manual_seed")
+    torch.default_generator = DefaultGenerator()
     np.random.SeedSequence, np.random.RandomState = SeedSequence, RandomState
     torch.Generator = Generator
 

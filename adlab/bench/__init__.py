@@ -36,6 +36,8 @@ WORDS = {  # options that are words, as they stand in a label
     "max-logit": "maximum logit",
     "msp": "softmax probability",
     "openmax": "OpenMax",
+    "discriminative": "discriminative network alone",
+    "reconstructive": "reconstructive network alone",
 }
 TITLES = {
     "image_auroc": "image AUROC",

@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, help="file of weights for the backbone")
     add("--max-train", type=int, help="at most so many training images")
     add("--max-test", type=int, help="at most so many test images")
+    share = "of known anomalies, among all a semi-supervised method learns from"
+    add("--labelled", type=float, help=f"share {share}; default: 0.01")
     add("--seed", type=int, help="default: 0")
     add("--device", default="auto")
     add("--root", type=Path, help="folder of public data; else ADLAB_DATA")
@@ -123,6 +125,7 @@ def _main(options: argparse.Namespace) -> int:
             options.weights,
             options.max_train,
             options.max_test,
+            options.labelled,
         )
 
     if not options.all:

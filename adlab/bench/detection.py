@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from adlab import data, metrics
-from adlab._checks import check_choice
+from adlab._checks import check_choice, check_number
 from adlab._methods import methods
 from adlab.bench.memory import Memory
 from adlab.bench.methods import (
@@ -23,17 +23,25 @@ from adlab.bench.methods import (
 )
 from adlab.bench.rows import digest
 from adlab.data import ImageSet, Splits
+from adlab.decision import quantile_threshold
 from adlab.detector import Detector, Localizer
 
 if TYPE_CHECKING:
     from adlab.bench.run import Run
 
-DERIVED = ("labelled",)
+DERIVED = ()
 _TENSORS = ("images", "labels", "masks")
 
 
 def check(run: Run) -> None:
-    """Any number of images, any weights: nothing to refuse."""
+    """Refuse a share of labelled images where the method does not learn from any."""
+    if run.labelled is None:
+        return
+    if not methods()[run.method].labelled:
+        raise ValueError(
+            f"labelled: expected none for {run.method!r}, got {run.labelled}"
+        )
+    check_number("labelled", run.labelled, 0, 1, open_low=True, open_high=True)
 
 
 def defaults(run: Run) -> dict[str, object]:
@@ -46,7 +54,7 @@ def settings(run: Run) -> dict[str, object]:
     method = methods()[run.method]
     found = dict(method.options) | run.options
     if method.labelled:
-        found["labelled"] = method.labelled
+        found["labelled"] = _share(run)
     if run.weights is not None:
         found["weights"] = f"{run.weights.name} {digest_of_file(run.weights)}"
     for name in ("max_train", "max_test"):
@@ -96,10 +104,11 @@ def load_labelled(
     run: Run, n_train: int, root: str | Path | None = None
 ) -> ImageSet | None:
     """Anomalies with labels for a semi-supervised method, None for all others. They are
-    training images of one class that is not the normal one, another for each seed.
+    training images of as many other classes as it says, in numbers as equal as may be;
+    with one, of another for each seed.
     """
-    share = methods()[run.method].labelled
-    if not share:
+    method = methods()[run.method]
+    if not method.labelled:
         return None
     before = [n for n, d in data.DATA_SETS.items() if d.split_before]
     check_choice(f"data of {run.method!r}", run.data, before)
@@ -107,11 +116,31 @@ def load_labelled(
         raise ValueError(
             f"data_options: expected normal_class= for {run.method!r}, got {run.data_options}"
         )
-    other = (run.data_options["normal_class"] + 1 + run.seed) % 10
-    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    n, kinds = count_labelled(n_train, _share(run)), method.labelled_kinds
     rng = np.random.default_rng(run.seed)
-    rows = _some(len(images), count_labelled(n_train, share), rng)
-    return ImageSet(images[rows], torch.ones(len(rows)))
+    parts = [
+        _of_class(run, (run.seed + kind) % 9, len(range(kind, n, kinds)), root, rng)
+        for kind in range(kinds)
+    ]
+    return ImageSet(torch.cat(parts), torch.ones(n))
+
+
+def _of_class(
+    run: Run, kind: int, n: int, root: str | Path | None, rng: np.random.Generator
+) -> torch.Tensor:
+    """Training images of one of the nine classes that are not normal."""
+    other = (run.data_options["normal_class"] + 1 + kind) % 10
+    images = _load(run, run.data_options | {"normal_class": other}, root).train.images
+    if n > len(images):
+        raise ValueError(
+            f"labelled: expected at most {len(images)} images of class {other}, got {n}"
+        )
+    return images[_some(len(images), n, rng)]
+
+
+def _share(run: Run) -> float:
+    """Of labelled images among all: as asked for, or as the method declares it."""
+    return methods()[run.method].labelled if run.labelled is None else run.labelled
 
 
 def count_labelled(n_unlabelled: int, share: float) -> int:
@@ -127,7 +156,8 @@ def measure(
     detector: Detector, splits: Splits, labelled: ImageSet | None = None
 ) -> dict[str, object]:
     """Fit to the training images, score the test images; what came of it and what it
-    cost. `score_seconds` is the time of the maps where there are any.
+    cost. `score_seconds` is the time of the maps where there are any. With labelled
+    images, the balanced accuracy stands beside, see `balanced_accuracy`.
     """
     memory = Memory()
     known = () if labelled is None else (labelled,)
@@ -147,6 +177,9 @@ def measure(
     if maps is not None:
         found["pixel_auroc"] = metrics.pixel_auroc(maps, test.masks)
         found["pro"] = metrics.pro(maps, test.masks)
+    if known:
+        usual = detector.anomaly_score(splits.val.images)
+        found["accuracy"] = balanced_accuracy(usual, scores, test.labels)
     return found | {
         "n_train": len(splits.train),
         "n_test": len(test),
@@ -162,6 +195,20 @@ def measure(
         "peak_memory_mb": memory.peak(),
         "parameters": count_numbers(detector),
     }
+
+
+def balanced_accuracy(usual: object, scores: object, labels: object) -> float:
+    """Mean of the shares of normal and of anomalous images that are called so: the
+    accuracy on a test half of each, in [0, 1].
+
+    Args:
+        usual: scores of held-out normal images, one in twenty of which may exceed the
+            threshold.
+        scores, labels: (N,) each, of the test.
+    """
+    threshold = quantile_threshold(usual, 0.05)
+    found = metrics.rates(np.asarray(scores) > threshold, labels)
+    return (found.tpr + 1 - found.fpr) / 2
 
 
 def _locates(detector: Detector, test: ImageSet) -> bool:

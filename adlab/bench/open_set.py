@@ -42,7 +42,7 @@ Labelled = tuple[Tensor, Tensor]  # images and their classes
 def check(run: Run) -> None:
     """Refuse what is no data set of this task, and what the task cannot use."""
     check_choice("data", run.data, DATA)
-    for name in ("max_train", "max_test", "weights"):
+    for name in ("max_train", "max_test", "labelled", "weights"):
         if getattr(run, name) is not None:
             raise ValueError(
                 f"{name}: expected none for 'open-set', got {getattr(run, name)}"

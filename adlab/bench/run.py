@@ -39,6 +39,8 @@ class Run:
         weights: a file for the backbone, see `adlab.backbones.Backbone`.
         max_train, max_test: at most so many images, drawn at random; of the test
             images, each kind (normal and anomalous) keeps its share. None for all.
+        labelled: share of labelled anomalies among what a semi-supervised method learns
+            from; None for the share that it declares.
     """
 
     method: str
@@ -49,6 +51,7 @@ class Run:
     weights: Path | None = None
     max_train: int | None = None
     max_test: int | None = None
+    labelled: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, methods())
@@ -72,7 +75,7 @@ class Run:
         for flag, options in ("-o", self.options), ("-d", self.data_options):
             for name, value in options.items():
                 words += [flag, f"{name}={value}"]
-        for name in ("weights", "max_train", "max_test"):
+        for name in ("weights", "max_train", "max_test", "labelled"):
             if getattr(self, name) is not None:
                 words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
         return [*words, "--seed", str(self.seed)]
@@ -146,15 +149,17 @@ def run_of(row: Mapping[str, str]) -> Run:
     """The run that gives a row of a table. Its weights are a name alone: the file may
     lie anywhere.
     """
-    settings = json.loads(row["settings"])
+    settings, method = json.loads(row["settings"]), methods()[row["method"]]
     weights = settings.pop("weights", None)
-    for derived in TASKS[methods()[row["method"]].task].DERIVED:
+    for derived in TASKS[method.task].DERIVED:
         settings.pop(derived, None)
+    labelled = settings.pop("labelled", None)
     return Run(
         row["method"],
         row["data"],
         max_train=settings.pop("max_train", None),
         max_test=settings.pop("max_test", None),
+        labelled=None if labelled == method.labelled else labelled,
         options=settings,
         data_options=json.loads(row["data_options"]),
         seed=int(row["seed"]),

@@ -46,6 +46,7 @@ from adlab.check.features import (
     mahalanobis_map,
     pool,
 )
+from adlab.check.pyramids import cell_means, channel_factors
 from adlab.check.systems import focal_loss, route, squash
 from adlab.check.tasks import (
     best_radius,
@@ -80,6 +81,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     12: (energy_score, fit_weibull, msp_score, oscr),
     13: (focal_loss,),
     14: (route, squash),
+    15: (cell_means, channel_factors),
     16: (attention, mixture_log_density),
 }
 
@@ -111,6 +113,8 @@ __all__ = [
     "average_precision",
     "best_radius",
     "cell_masks",
+    "cell_means",
+    "channel_factors",
     "covariance_penalty",
     "detector",
     "dirichlet_score",
