@@ -567,7 +567,7 @@ WRONG = {
     },
     "mixture_log_density": {
         "takes the mean of the logarithms": lambda z, w, m, s: gaussians(z, m, s) @ w,
-        "counts log 2π once": lambda z, w, m, s: (
+        "counts log 2 pi once": lambda z, w, m, s: (
             (gaussians(z, m, s) + w.log()).logsumexp(1)
             + (z.shape[1] - 1) * np.log(2 * np.pi) / 2
         ),

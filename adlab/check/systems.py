@@ -26,7 +26,7 @@ def _summands(q: Tensor, gamma: float) -> Tensor:
         "weighs by the probability of being right, not of being wrong": (
             lambda q, gamma: (-(q**gamma) * q.log()).mean()
         ),
-        "is the cross-entropy, whatever γ is": lambda q, gamma: -q.log().mean(),
+        "is the cross-entropy, whatever gamma is": lambda q, gamma: -q.log().mean(),
         "is a sum, not a mean": lambda q, gamma: _summands(q, gamma).sum(),
         "is below zero: minus is missing": lambda q, gamma: -_summands(q, gamma).mean(),
     },

@@ -105,7 +105,7 @@ def _mean_of_logarithms(
         "takes the mean of the logarithms, not the logarithm of the sum": (
             _mean_of_logarithms
         ),
-        "counts log 2π once, not once a dimension": lambda *given: _log_joint(
+        "counts log 2 pi once, not once a dimension": lambda *given: _log_joint(
             *given, constants=1
         ).logsumexp(1),
         "forgets the weights": lambda z, weights, means, deviations: _log_joint(

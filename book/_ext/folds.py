@@ -42,10 +42,9 @@ def is_code(node):
 
 
 def fold(cell, mode, name):
-    """Fold a cell that is not folded yet."""
-    if not cell.get("hide_mode"):
-        cell["hide_mode"] = mode
-        cell["prompt_show"] = cell["prompt_hide"] = name
+    """Fold a cell; one that has a title of its own gets it afterwards."""
+    cell["hide_mode"] = mode
+    cell["prompt_show"] = cell["prompt_hide"] = name
 
 
 def setup(app):
