@@ -9,6 +9,7 @@ import pytest
 import torch
 from bad_input import VECTORS, refuses
 from scipy.spatial.distance import cdist, pdist
+from test_spade import Network
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -109,20 +110,6 @@ def test_few_dimensions_are_left_as_they_are():
 
 
 # the map
-
-
-class Network(nn.Module):
-    """Two layers with strides 2 and 4, of 6 and 10 channels."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.fine = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU())
-            self.coarse = nn.Sequential(nn.Conv2d(6, 10, 3, 2, 1), nn.Tanh())
-
-    def forward(self, x):
-        return self.coarse(self.fine(x))
 
 
 def patchcore(**options):

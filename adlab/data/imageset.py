@@ -4,7 +4,7 @@ test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +102,24 @@ class ImageSet:
         size, anomalous = f"{channels}×{height}×{width}", int(self.labels.sum())
         masks = "with masks" if self.masks is not None else "no masks"
         return f"ImageSet({n} images of {size}, {anomalous} anomalous, {masks})"
+
+
+def check_counts(n_train: object, n_val: object, n_test: object) -> None:
+    """How many images of each split to generate: a test needs both kinds."""
+    counts = {"n_train": (n_train, 1), "n_val": (n_val, 1), "n_test": (n_test, 2)}
+    for name, (number, least) in counts.items():
+        check_number(name, number, least, whole=True)
+
+
+def set_of(pictures: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> ImageSet:
+    """The set of some generated pictures, float32 (H, W), their masks and kinds."""
+    images, masks, kinds = zip(*pictures, strict=True)
+    return ImageSet(
+        torch.from_numpy(np.stack(images)[:, None]),
+        np.array([kind != "good" for kind in kinds]),
+        np.stack(masks),
+        list(kinds),
+    )
 
 
 def misalign(

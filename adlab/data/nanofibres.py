@@ -17,11 +17,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter
 
 from adlab._checks import check_number
-from adlab.data.imageset import ImageSet, Splits
+from adlab.data.imageset import Splits, check_counts, set_of
 from adlab.data.sem import (
     LAYERS,
     RADIUS,
@@ -78,12 +77,7 @@ def nanofibres(
         ValueError, TypeError: an option out of its range.
     """
     check_number("size", size, 32, 512, whole=True)
-    for name, number, low in [
-        ("n_train", n_train, 1),
-        ("n_val", n_val, 1),
-        ("n_test", n_test, 2),
-    ]:
-        check_number(name, number, low, whole=True)
+    check_counts(n_train, n_val, n_test)
     check_number("contrast", contrast, 0, 1, open_low=True)
     check_number("seed", seed, 0, whole=True)
     train = [_normal(size, _streams(seed, TRAIN, i)) for i in range(n_train)]
@@ -92,7 +86,7 @@ def nanofibres(
     for i in range(n_test // 2):
         kind = KINDS[i % len(KINDS)]
         test.append(_anomalous(size, kind, contrast, _streams(seed, ANOMALIES, i)))
-    return Splits(_image_set(train), _image_set(val), _image_set(test))
+    return Splits(set_of(train), set_of(val), set_of(test))
 
 
 def _streams(seed: int, stream: int, index: int) -> list[np.random.Generator]:
@@ -134,18 +128,6 @@ def _clean_and_spoiled(
     if mask.sum() < SMALLEST:  # other fibres hide the defect: draw again
         return _clean_and_spoiled(size, kind, streams)
     return clean, np.where(mask, spoiled, clean), mask
-
-
-def _image_set(pictures: list[tuple[np.ndarray, np.ndarray, str]]) -> ImageSet:
-    """The set of some pictures with their masks and kinds."""
-    images, masks, kinds = zip(*pictures, strict=True)
-    labels = np.array([kind != "good" for kind in kinds])
-    return ImageSet(
-        torch.from_numpy(np.stack(images)[:, None]),
-        labels,
-        np.stack(masks),
-        list(kinds),
-    )
 
 
 # -- defects

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import ImageSet, Splits
+from adlab.data.imageset import ImageSet, Splits, check_counts, set_of
 
 OUTSIDE, WORKING, DEFECTIVE = 0.0, 0.5, 1.0  # the three values of a pixel
 TRAIN, VAL, TEST, ANOMALIES, PATTERN_SET = range(
@@ -55,12 +54,7 @@ def wafers(
         ValueError, TypeError: an option out of its range.
     """
     check_number("size", size, 32, 256, whole=True)
-    for name, number, low in [
-        ("n_train", n_train, 1),
-        ("n_val", n_val, 1),
-        ("n_test", n_test, 2),
-    ]:
-        check_number(name, number, low, whole=True)
+    check_counts(n_train, n_val, n_test)
     check_number("noise", noise, 0, 0.5)
     check_number("seed", seed, 0, whole=True)
     test = [("good", (TEST, i)) for i in range(n_test - n_test // 2)]
@@ -128,14 +122,10 @@ def _image_set(
     wanted: list[tuple[str, tuple[int, ...]]], size: int, noise: float, seed: int
 ) -> ImageSet:
     """One wafer for each wanted kind and random stream."""
-    drawn = [
-        _wafer(kind, size, noise, np.random.SeedSequence(seed, spawn_key=key))
+    return set_of(
+        (*_wafer(kind, size, noise, np.random.SeedSequence(seed, spawn_key=key)), kind)
         for kind, key in wanted
-    ]
-    images, masks = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
-    kinds = [kind for kind, _ in wanted]
-    labels = np.array([kind != "good" for kind in kinds])
-    return ImageSet(torch.from_numpy(images[:, None]), labels, masks, kinds)
+    )
 
 
 def _wafer(

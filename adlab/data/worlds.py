@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import ImageSet, Splits
+from adlab.data.imageset import Splits, check_counts, set_of
 
 Drawn = tuple[np.ndarray, np.ndarray]  # an image in [0, 1] and its mask, both (H, W)
 
@@ -46,13 +45,8 @@ def worlds(
         ValueError, TypeError: an option out of its range.
     """
     check_choice("world", world, WORLDS)
-    for name, number, low in [
-        ("n_train", n_train, 1),
-        ("n_val", n_val, 1),
-        ("n_test", n_test, 2),
-        ("seed", seed, 0),
-    ]:
-        check_number(name, number, low, whole=True)
+    check_counts(n_train, n_val, n_test)
+    check_number("seed", seed, 0, whole=True)
     draw, kinds = WORLDS[world]
     odd = [kinds[i % 2] for i in range(n_test // 2)]
     wanted = [["good"] * n_train, ["good"] * n_val, ["good"] * (n_test - len(odd)), odd]
@@ -60,18 +54,19 @@ def worlds(
         [(kind, np.random.SeedSequence(seed, spawn_key=(part, i))) for i, kind in row]
         for part, row in enumerate(map(enumerate, wanted))
     )
-    return Splits(*(_image_set(draw, rows) for rows in (train, val, good + anomalous)))
+    return Splits(
+        *(
+            set_of(_picture(draw, *row) for row in rows)
+            for rows in (train, val, good + anomalous)
+        )
+    )
 
 
-def _image_set(
-    draw: Callable, wanted: list[tuple[str, np.random.SeedSequence]]
-) -> ImageSet:
-    drawn = [draw(kind, np.random.default_rng(key)) for kind, key in wanted]
-    images, masks = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
-    kinds = [kind for kind, _ in wanted]
-    labels = np.array([kind != "good" for kind in kinds])
-    images = torch.from_numpy(images.clip(0, 1).astype(np.float32))
-    return ImageSet(images[:, None], labels, masks, kinds)
+def _picture(
+    draw: Callable, kind: str, key: np.random.SeedSequence
+) -> tuple[np.ndarray, np.ndarray, str]:
+    image, mask = draw(kind, np.random.default_rng(key))
+    return image.clip(0, 1).astype(np.float32), mask, kind
 
 
 # -- heartbeats

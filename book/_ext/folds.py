@@ -1,5 +1,5 @@
 """Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab; and code
-before the first picture of a chapter is folded, so that it is on the first screen.
+before the first picture of a chapter is folded, so that it comes soon.
 """
 
 import re
