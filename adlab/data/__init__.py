@@ -23,6 +23,7 @@ class DataSet:
         licence: as a person would write it.
         axis: the option that tells its cases apart, "normal_class", "category" or
             "world"; none where there is one case.
+        numbers: the values of "normal_class".
         split_before: whether it comes divided into training and test images of all
             classes, so that training images of an anomalous class are no test images.
         embedded: whether it needs neither network nor files.
@@ -31,6 +32,7 @@ class DataSet:
     room: str
     licence: str
     axis: str = ""
+    numbers: range = range(10)
     split_before: bool = False
     embedded: bool = False
 
@@ -48,6 +50,9 @@ DATA_SETS = {
     "fashion-mnist": DataSet(licence="MIT", **_CLASSES),
     "kmnist": DataSet(licence="CC BY-SA 4.0", **_CLASSES),
     "cifar10": DataSet(licence="none stated", **_CLASSES),
+    "coil-100": DataSet(
+        "coil", "non-commercial research", "normal_class", numbers=range(1, 101)
+    ),
     "mvtec-ad": DataSet("folders", "CC BY-NC-SA 4.0", "category"),
     "btad": DataSet("folders", "see the owner's page", "category"),
     "kolektor-sdd": DataSet("kolektor", "CC BY-NC-SA 4.0"),
@@ -134,7 +139,7 @@ def cases(name: str) -> tuple[str, Sequence[object]]:
         from adlab.data.worlds import WORLDS
 
         return axis, tuple(WORLDS)
-    return axis, range(10) if axis else ()
+    return axis, DATA_SETS[name].numbers if axis else ()
 
 
 def from_folder(path: object, **options: object) -> Splits:
