@@ -42,8 +42,16 @@ embedded() {
   bench geotrans "${sets[@]}" -o transformations=8 -o epochs=60
   bench inpainting "${sets[@]}" -o epochs=16
   bench draem "${sets[@]}"
+  later "${sets[@]}"
   bench oc-svm "${sets[@]}"
   bench deep-svdd "${sets[@]}"
+}
+
+# The pyramids, the transformer, and what is dear of them last.
+later() {
+  for method in pyramids vt-adl piade; do
+    bench $method "$@"
+  done
 }
 
 # The networks read 224 pixels, as in the papers; what is trained from nothing sees 128.
@@ -74,6 +82,7 @@ mvtec() {
   bench student-teacher "${bottle[@]}" "${every[@]}" --seeds 0
   bench student-teacher "${bottle[@]}"
   bench draem "${small[@]}" -o epochs=20
+  later "${small[@]}"
   for part in discriminative reconstructive; do
     bench draem "${small[@]}" -o epochs=20 -o networks=$part --seeds 0
   done
@@ -100,6 +109,7 @@ kolektor() {
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
   bench draem "${sdd[@]}" -d "size=(320, 128)" -o epochs=10
+  later "${sdd[@]}" -d "size=(320, 128)" -o epochs=10 --seeds 0
 }
 
 one_class() {
@@ -117,6 +127,9 @@ one_class() {
     -o "widths=(8, 16, 32, 32)" -o n_latent=8
   bench dagmm "$1" --all --seeds 0 --max-train 1000 --max-test 2000 -o epochs=30 \
     -o batch_size=250
+  bench pyramids "$1" --all --seeds 0 --max-train 1000 --max-test 1000 -o epochs=10
+  bench vt-adl "$1" --all --seeds 0 --max-train 1000 --max-test 1000 -o patch_size=7 \
+    -o epochs=20
   for share in 0.01 0.1; do
     bench capsules "$1" --all --seeds 0 "${budget[@]}" --labelled $share -o epochs=10
   done
