@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from adlab._checks import check_number, check_scores
 
@@ -43,6 +44,33 @@ def fpr_distribution(n: int, fpr: float) -> tuple[int, int]:
     check_number("n", n, 1, whole=True)
     rank = _rank("n", n, fpr)
     return n + 1 - rank, rank
+
+
+def tolerance_threshold(scores: object, fpr: float, confidence: float = 0.95) -> float:
+    """The lowest normal score that holds `fpr`, in (0, 1), with a `confidence` in (0, 1).
+
+    Of all sets of n normal scores (N,) that one may have drawn, at most a share 1 -
+    `confidence` gives a threshold whose own false positive rate is above `fpr`;
+    `quantile_threshold` keeps it on average only. The k-th smallest score has a rate
+    that is distributed as Beta(n + 1 - k, k), whatever the continuous distribution of
+    the scores; k is the smallest for which that is at most `fpr` with the probability
+    asked for. Too few scores raise `ValueError`: n >= log(1 - confidence) / log(1 -
+    fpr). Source: Wilks, Determination of sample sizes for setting tolerance limits,
+    1941.
+    """
+    for name, value in ("fpr", fpr), ("confidence", confidence):
+        check_number(name, value, 0, 1, open_low=True, open_high=True)
+    scores = np.sort(check_scores(scores))
+    n = len(scores)
+    ranks = np.arange(1, n + 1)
+    holds = stats.beta.cdf(fpr, n + 1 - ranks, ranks) >= confidence
+    if not holds.any():
+        needed = math.ceil(math.log1p(-confidence) / math.log1p(-fpr) - ROUNDING)
+        raise ValueError(
+            f"scores: expected at least {needed} normal scores to hold fpr={fpr} with "
+            f"confidence={confidence}, got {n}"
+        )
+    return float(scores[holds.argmax()])
 
 
 def _rank(name: str, n: int, fpr: float) -> int:

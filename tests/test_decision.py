@@ -7,7 +7,12 @@ from bad_input import MAPS, NAN, SCORES, refuses, spoiled
 from scipy import stats
 
 from adlab import decision
-from adlab.decision import bootstrap_threshold, quantile_threshold, sigma_threshold
+from adlab.decision import (
+    bootstrap_threshold,
+    quantile_threshold,
+    sigma_threshold,
+    tolerance_threshold,
+)
 
 # -- quantile
 
@@ -75,6 +80,40 @@ def test_ties_make_the_rule_only_safer():
     samples = rng.integers(0, 5, size=(10_000, 40))
     alarms = [row[-1] > decision.quantile_threshold(row[:-1], 0.1) for row in samples]
     assert np.mean(alarms) < 0.1
+
+
+@pytest.mark.parametrize(("n", "fpr"), [(59, 0.05), (93, 0.05), (200, 0.1), (44, 0.1)])
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_a_tolerance_threshold_is_the_lowest_that_binomial_counts_allow(
+    n, fpr, confidence
+):
+    """The rate of the k-th smallest of n is above fpr where k or more of n scores are
+    below the quantile 1 - fpr, and that number is binomial.
+    """
+    rank = tolerance_threshold(np.arange(1, n + 1), fpr, confidence)
+    broken = stats.binom.sf(np.array([rank - 1, rank - 2]), n, 1 - fpr)
+    assert broken[0] <= 1 - confidence + 1e-9 < broken[1] + 2e-9
+
+
+def test_a_tolerance_threshold_keeps_its_promise_and_a_quantile_does_not():
+    rng = np.random.default_rng(3)
+    sets = rng.standard_exponential((4000, 150))
+    for rule, low, high in (
+        (lambda s: tolerance_threshold(s, 0.05, 0.9), 0, 0.1),
+        (lambda s: quantile_threshold(s, 0.05), 0.3, 0.5),
+    ):
+        rates = np.exp([-rule(scores) for scores in sets])  # true rates of thresholds
+        assert low <= (rates > 0.05).mean() <= high + 3 * (0.09 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("fpr", "confidence", "needed"),
+    [(0.05, 0.95, 59), (0.1, 0.9, 22), (0.01, 0.95, 299)],
+)
+def test_too_few_scores_for_a_tolerance_threshold(fpr, confidence, needed):
+    tolerance_threshold(np.arange(needed), fpr, confidence)
+    with pytest.raises(ValueError, match=f"scores: expected at least {needed} normal"):
+        tolerance_threshold(np.arange(needed - 1), fpr, confidence)
 
 
 def test_thresholds_keep_the_unit_of_the_scores():
@@ -215,6 +254,10 @@ test_bad_input = refuses(
     (lambda: quantile_threshold(SCORES, 0.01), ValueError, "scores…99…8"),
     (lambda: quantile_threshold(WITH_NAN, 0.5), ValueError, "scores"),
     (lambda: sigma_threshold([1.0]), ValueError, "scores…at least 2…1"),
+    (lambda: tolerance_threshold(SCORES, 0), ValueError, "fpr…(0, 1)…0"),
+    (lambda: tolerance_threshold(SCORES, 0.1), ValueError, "scores…29…8"),
+    (lambda: tolerance_threshold(SCORES, 0.1, 1), ValueError, "confidence…1"),
+    (lambda: tolerance_threshold(WITH_NAN, 0.1), ValueError, "scores…NaN"),
     (lambda: sigma_threshold(SCORES, k=-3), ValueError, "k…-3"),
     (lambda: sigma_threshold(MAPS), ValueError, "scores…(N,)…(8, 6, 5)"),
     (lambda: bootstrap_threshold(SCORES, 1), ValueError, "fpr…1"),
