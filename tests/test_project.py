@@ -728,19 +728,25 @@ def test_folds_are_called_by_their_titles(extension):
 
 @pytest.mark.parametrize(
     ("page", "modes"),
-    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 4)],
+    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 5)],
 )
 def test_code_of_the_first_picture_is_folded(extension, page, modes):
     def cell(*children):
         return nodes.container("", *children, nb_element="cell_code")
 
     document, later = nodes.container(), nodes.section("", cell(nodes.image()))
-    top = [cell(), cell(nodes.image()), cell(nodes.image()), later]
+    top = [cell(), cell(), cell(nodes.image()), cell(nodes.image()), later]
     document += nodes.section("", *top)
     app = SimpleNamespace(env=SimpleNamespace(docname=page))
     extension("folds").fold_before_picture(app, document)
     cells = [n for n in document.findall(nodes.container) if "nb_element" in n]
     assert [each.get("hide_mode") for each in cells] == modes
+
+
+def test_the_ladder_knows_the_parts_of_the_book():
+    parts = [part for part in load("_toc.yml")["parts"] if "numbered" not in part]
+    first = [Path(part["chapters"][0]["file"]).name[:2] for part in parts]
+    assert list(map(int, first)) == list(adlab.plots._PARTS)
 
 
 def test_thumbnails_are_small_copies(extension, tmp_path):
