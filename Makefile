@@ -19,6 +19,7 @@ help:  ## list the verbs
 book: $(VENV)/.installed  ## build the book into _build/html; open _build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --all -W -n --keep-going
 	$(BIN)/python tools/check_book.py
+	$(BIN)/python tools/check_pages.py
 
 # One thread a worker: two workers of two threads each would fight for two cores.
 test: $(VENV)/.installed  ## run the tests of the package, of the project and of every notebook, offline

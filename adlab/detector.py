@@ -193,12 +193,12 @@ class Detector:
     @property
     def reading(self) -> Reading | None:
         """The way in which it reads files. It is that of the training images, or one with
-        as many channels as these have; None before `fit`.
+        as many channels as these have; None before `fit`, and where it learned vectors.
         """
         if hasattr(self, "reading_"):
             return Reading(**self.reading_)
-        fitted = self.__sklearn_is_fitted__()
-        return Reading(channels=self.input_shape_[0]) if fitted else None
+        images = len(getattr(self, "input_shape_", [])) == 3
+        return Reading(channels=self.input_shape_[0]) if images else None
 
     def to(self, device: str | torch.device) -> Self:
         """Move all that was learned, and compute there from now on.

@@ -210,11 +210,13 @@ def ladder(
     measures: Sequence[str] = ("image_auroc", "pro"),
     costs: Sequence[str] = ("seconds", "peak_memory_mb"),
 ) -> Figure:
-    """Draw how good methods are against what they cost, a number for each.
+    """Draw how good methods are against what they cost, a number for each, a colour and a
+    shape for each part of the book; and say which are best.
 
     Args:
         table: one row a method, as of `adlab.bench.summary`: the measures, in [0, 1],
             their `_std`, and the costs. `seconds` is of fitting and scoring together.
+            `chapter`, if it is there, says to which part a method belongs.
         measures: a row of panels each.
         costs: a column of panels each, on a logarithmic axis of one decade or more.
 
@@ -234,16 +236,15 @@ def ladder(
         squeeze=False,
         layout="constrained",
     )
-    colours = sns.color_palette("husl", len(table))
+    looks = [_look(chapter) for chapter in table.get("chapter", [1] * len(table))]
     for row, measure in zip(axes, measures, strict=True):
         for ax, cost in zip(row, costs, strict=True):
             for i, (name, line) in enumerate(table.iterrows(), 1):
-                colour = colours[i - 1]
                 x, y = max(line[cost], 0.1), line[measure]
                 std = np.nan_to_num(line[f"{measure}_std"])
                 label = f"{i} {line.get('label', name)}"
-                style = {"fmt": "o", "ms": 11, "mfc": ax.get_facecolor(), "mew": 2}
-                ax.errorbar(x, y, std, color=colour, label=label, **style)
+                style = {"ms": 11, "mfc": ax.get_facecolor(), "mew": 2}
+                ax.errorbar(x, y, std, label=label, **looks[i - 1], **style)
                 where = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
                 ax.annotate(str(i), (x, y), zorder=3, **where)
             ax.set_xscale("log")
@@ -253,7 +254,9 @@ def ladder(
     for ax, cost in zip(axes[-1], costs, strict=True):
         ax.set_xlabel(_AXES.get(cost, cost))
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7.5)
+    small = {"fontsize": 7.5, "markerscale": 0.6}
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, **small)
+    figure.suptitle(_best(table, measures, costs), fontsize=8.5)
     return _done(figure)
 
 
@@ -292,6 +295,29 @@ def beside_published(table: pd.DataFrame, reference: Mapping[str, float]) -> Fig
     ax.grid(axis="x", alpha=0.4)
     ax.legend(fontsize=8)
     return _done(figure)
+
+
+_PARTS = {1: "o", 3: "s", 6: "D", 9: "h", 11: "p", 13: "8"}  # by their first chapters
+
+
+def _look(chapter: int) -> dict[str, object]:
+    """The colour and the shape of the part of the book that a chapter is in."""
+    part = sum(chapter >= first for first in _PARTS) - 1
+    colour = sns.color_palette("colorblind")[part]
+    return {"color": colour, "fmt": list(_PARTS.values())[part]}
+
+
+def _best(table: pd.DataFrame, measures: Sequence[str], costs: Sequence[str]) -> str:
+    """The methods that are best by each measure and by each cost, in a sentence."""
+    ends = [(m, "highest", table[m].eq(table[m].max())) for m in measures]
+    ends += [(c, "lowest", table[c].eq(table[c].min())) for c in costs]
+    said = [
+        f"{how} {_AXES.get(column, column)}: {', '.join(map(str, np.flatnonzero(best) + 1))}"
+        for column, how, best in ends
+        if best.any()
+    ]
+    words = f"{'; '.join(said)}. Each part of the book has a colour and a shape."
+    return textwrap.fill(words[0].upper() + words[1:], 110)
 
 
 _AXES = {

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 from bad_input import COLOUR, IMAGES, INF, MAPS, NAN, VECTORS, refuses, spoiled
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 from adlab.vectors import Gaussian, PixelGaussian
@@ -31,6 +32,11 @@ def fitted():
 
 def score(images):
     return fitted().anomaly_score(images)
+
+
+def score_file(file):
+    Image.new("RGB", (6, 5)).save(file)
+    return Gaussian().fit(VECTORS).anomaly_score(file)
 
 
 class Ragged(TensorDataset):
@@ -81,4 +87,5 @@ test_images_to_be_scored_are_refused = refuses(
     (lambda: score(COLOUR), ValueError, "images…(N, 1, 6, 5)…(8, 3, 6, 5)"),
     (lambda: score(VECTORS), ValueError, "images…(N, 1, 6, 5)…(8, 30)"),
     (lambda: score(None), TypeError, "images…NoneType"),
+    (lambda: score_file("a.png"), ValueError, "images…(N, 30)…(1, 3, 5, 6)"),
 )

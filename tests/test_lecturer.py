@@ -50,6 +50,9 @@ def code(text, *tags, seconds=None, **metadata):
 NUMBERED = [
     prose("# Second\n\nSix words stand in this paragraph."),
     code("import this", "setup", seconds=9),
+    code("unread = 1"),
+    code("unread = 2", mystnb={"figure": {"caption": "Drawn first."}}),
+    code("read = 3"),
     prose(
         "## You will learn\n\n1. one;\n2. two.\n\nNeeded: [chapter 1](01_first.ipynb) for"
         " much. [Chapter 9](09_ninth.ipynb) is another matter.\n\n## A section"
@@ -105,6 +108,11 @@ def test_a_chapter_is_read(course, house):
 
 
 def test_what_is_read_is_counted(course, house):
+    opening = course.chapters(house)[1].sections[0]
+    assert (opening.words, opening.lines) == (
+        7 + 2,
+        1,
+    )  # up to its picture it is folded
     section = course.chapters(house)[1].sections[2]
     assert section == course.Section(
         "A section", 6 + 2, 1, 2

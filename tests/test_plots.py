@@ -268,6 +268,17 @@ def test_every_rung_of_the_ladder_is_in_sight(seconds, memory):
         assert ((inside > 0.02) & (inside < 0.98)).all()
 
 
+def test_the_ladder_says_what_is_best_and_shows_the_parts_of_the_book():
+    table = rungs([3.0, 1.0, 2.0], [10.0, 30.0, 20.0])
+    table["chapter"] = [1, 2, 7]
+    figure = plots.ladder(table, ["image_auroc"])
+    said = "Highest AUROC of images: 3; lowest seconds to fit and to score: 2; lowest"
+    assert " ".join(figure.get_suptitle().split()).startswith(said)
+    rings = figure.axes[0].lines
+    looks = [(each.get_color(), each.get_marker()) for each in rings]
+    assert looks[0] == looks[1] != looks[2]
+
+
 def test_one_rung_of_the_ladder_is_drawn():
     figure, file = plots.ladder(rungs([0.29], [18.0])), io.BytesIO()
     figure.savefig(file, format="rgba", dpi=figure.dpi)

@@ -728,19 +728,25 @@ def test_folds_are_called_by_their_titles(extension):
 
 @pytest.mark.parametrize(
     ("page", "modes"),
-    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 4)],
+    [("notebooks/a", ["all", "input", None, None]), ("book/a", [None] * 5)],
 )
 def test_code_of_the_first_picture_is_folded(extension, page, modes):
     def cell(*children):
         return nodes.container("", *children, nb_element="cell_code")
 
     document, later = nodes.container(), nodes.section("", cell(nodes.image()))
-    top = [cell(), cell(nodes.image()), cell(nodes.image()), later]
+    top = [cell(), cell(), cell(nodes.image()), cell(nodes.image()), later]
     document += nodes.section("", *top)
     app = SimpleNamespace(env=SimpleNamespace(docname=page))
     extension("folds").fold_before_picture(app, document)
     cells = [n for n in document.findall(nodes.container) if "nb_element" in n]
     assert [each.get("hide_mode") for each in cells] == modes
+
+
+def test_the_ladder_knows_the_parts_of_the_book():
+    parts = [part for part in load("_toc.yml")["parts"] if "numbered" not in part]
+    first = [Path(part["chapters"][0]["file"]).name[:2] for part in parts]
+    assert list(map(int, first)) == list(adlab.plots._PARTS)
 
 
 def test_thumbnails_are_small_copies(extension, tmp_path):
@@ -750,6 +756,61 @@ def test_thumbnails_are_small_copies(extension, tmp_path):
     with Image.open(small) as picture:
         assert picture.size == (300, 125)
     assert small.stat().st_size < 15_000
+
+
+# References
+
+
+FORMULAS = nodes.section("", nodes.math_block("", "a"), nodes.math_block("", "b"))
+GLOSSARY = {"roc curve": ("term-ROC", "Two rates."), "patch": ("term-patch", "A part.")}
+
+
+@pytest.mark.parametrize(("page", "count"), [("notebooks/a", 2), ("book/a", 0)])
+def test_displayed_formulas_of_chapters_are_numbered(extension, page, count):
+    noted = {}
+    domain = SimpleNamespace(
+        note_equation=lambda page, label, location: noted.update({label: len(noted)}),
+        get_equation_number_for=noted.get,
+    )
+    env = SimpleNamespace(docname=page, get_domain=lambda name: domain)
+    document = FORMULAS.deepcopy()
+    extension("references").number_formulas(SimpleNamespace(env=env), document)
+    numbers = [each.get("number") for each in document.findall(nodes.math_block)]
+    assert numbers == [*range(count), *[None] * (2 - count)]
+    assert len(noted) == count
+
+
+def test_the_first_mention_of_a_term_is_a_link(extension, monkeypatch):
+    references = extension("references")
+    monkeypatch.setattr(references, "glossary", lambda env: GLOSSARY)
+    text, seen = "ROC curves of patches, dispatch, a patch", set()
+    parts = references.linked(text, "an environment", "g.html", seen)
+    assert "".join(each.astext() for each in parts) == text
+    links = [each for each in parts if isinstance(each, nodes.reference)]
+    assert [(e["refuri"], e["reftitle"]) for e in links] == [
+        ("g.html#term-ROC", "Two rates."),
+        ("g.html#term-patch", "A part."),
+    ]
+    assert len(references.linked(text, "an environment", "g.html", seen)) == 1
+
+
+def test_formulas_in_definitions_become_letters(extension):
+    text = r"A score, \mathcal{A}(c), of {MVTec} and \Omega"
+    assert extension("references").as_title(text) == "A score, A(c), of MVTec and Omega"
+
+
+@pytest.mark.parametrize(
+    ("body", "mended"),
+    [
+        ('<th class="a">&nbsp;</th><th>b</th>', '<td class="a"></td><th>b</th>'),
+        ("<thead><tr><th><p></p></th>", "<thead><tr><td></td>"),
+        ('<div role="list" class="c">', '<div class="c">'),
+    ],
+)
+def test_pages_are_mended_for_screen_readers(extension, body, mended):
+    context = {"body": body, "title": "Not found"}
+    extension("accessible").mend(None, "404", "page.html", context, None)
+    assert context == {"body": mended, "title": "Not found", "pagetitle": "Not found"}
 
 
 # The page of methods

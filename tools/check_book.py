@@ -1,9 +1,10 @@
-"""Check the built book: every page is there, it reads without a network, no link leads
+"""Check the built book: every page and every figure is there, it reads without a network, no link leads
 to the published book in its place, and every picture has words.
 
 Usage: python tools/check_book.py [root]
 """
 
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -117,6 +118,19 @@ def missing_pages(root, html):
             yield f"{name}: named in _toc.yml, but {path.relative_to(root)} was not built"
 
 
+def missing_figures(root, html):
+    """Complain of figures of a chapter that are not on its page: as of a cell that draws,
+    but whose last line is not the figure.
+    """
+    for path in sorted(root.glob("notebooks/*.ipynb")):
+        page = html / "notebooks" / f"{path.stem}.html"
+        text = page.read_text(encoding="utf-8") if page.is_file() else ""
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name")
+            if name and f'id="{name}"' not in text:
+                yield f"{path.relative_to(root)}: its figure {name} is not on the page"
+
+
 def faults_of_page(path, html):
     """Complain of what a page fetches from elsewhere or does not find, of links to the
     published book, and of pictures without words.
@@ -159,7 +173,11 @@ def check(root):
     html = root / "_build" / "html"
     pages = sorted(html.glob("**/*.html"))
     pages = [path for path in pages if "_static" not in path.relative_to(html).parts]
-    faults = [*missing_pages(root, html), *faults_of_styles(html)]
+    faults = [
+        *missing_pages(root, html),
+        *missing_figures(root, html),
+        *faults_of_styles(html),
+    ]
     return faults + [fault for path in pages for fault in faults_of_page(path, html)]
 
 

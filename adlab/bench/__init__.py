@@ -175,7 +175,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         behind each measure one with `_std`, the standard deviation over the seeds of
         the mean over the cases (NaN for one seed); `cases` and `seeds`, how many;
         `images` and `epochs`, what it was trained with (the most of any case; NaN where
-        nothing is trained in epochs); and `label`, see `labels`.
+        nothing is trained in epochs); `chapter`, of the method; and `label`, see `labels`.
     """
     columns = [*MEASURES, *OPEN_SET, *COSTS]
     by_seed = rows.groupby(["name", "seed"], sort=False)[columns].mean()
@@ -188,6 +188,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     table["cases"], table["seeds"] = by_name["case"].nunique(), groups.size()
     table["images"] = by_name["n_train"].max()
     table["epochs"] = [_epochs(row) for _, row in by_name.first().iterrows()]
+    table["chapter"] = by_name["chapter"].first()
     table["label"] = table.index.map(labels(rows)[0])
     return table
 

@@ -141,6 +141,18 @@ def exercise(heading, text):
     )
 
 
+def fold_before_picture(cells):
+    """Tag the code that the book folds: of the picture that opens a chapter, and all code
+    before it.
+    """
+    code = [cell for cell in sections(cells)[0][1] if cell.cell_type == "code"]
+    drawn = [
+        n for n, cell in enumerate(code) if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    for cell in code[: drawn[0] + 1] if drawn else []:
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+
+
 def amount(title, cells):
     """Return how much of a section is read: prose and captions, formulas, and lines of
     code that are shown.
@@ -162,6 +174,7 @@ def amount(title, cells):
 def read(path):
     """Return what a notebook says of itself."""
     cells = nbformat.read(path, as_version=4).cells
+    fold_before_picture(cells)
     number = re.match(r"\d+", path.stem)
     return Chapter(
         path.stem,

@@ -1,5 +1,5 @@
-"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab; and code
-before the first picture of a chapter is folded, so that it comes soon.
+"""Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab; and all code
+before the first picture of a chapter is in one fold, so that the picture comes soon.
 """
 
 import re
@@ -31,9 +31,18 @@ def fold_before_picture(app, doctree):
     drawn = [n for n, cell in enumerate(cells) if any(cell.findall(nodes.image))]
     if drawn:
         *before, picture = cells[: drawn[0] + 1]
-        for cell in before:
-            fold(cell, "all", "What the first picture needs")
+        if before:
+            fold(gathered(before), "all", "Set-up, and what the first picture needs")
         fold(picture, "input", "Code of the first picture")
+
+
+def gathered(cells):
+    """Return the first of some cells, with what is in the others moved into it."""
+    first, *others = cells
+    for cell in others:
+        first += cell.children
+        cell.parent.remove(cell)
+    return first
 
 
 def is_code(node):
@@ -42,13 +51,13 @@ def is_code(node):
 
 
 def fold(cell, mode, name):
-    """Fold a cell; one that has a title of its own gets it afterwards."""
+    """Fold a cell under a name."""
     cell["hide_mode"] = mode
     cell["prompt_show"] = cell["prompt_hide"] = name
 
 
 def setup(app):
     """Register with Sphinx."""
-    app.connect("doctree-read", fold_before_picture)
     app.connect("doctree-read", name_folds)
+    app.connect("doctree-read", fold_before_picture)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,25 @@
+"""Sphinx extension: pages are as screen readers and keyboards need them.
+
+What Sphinx and pandas write is mended: a corner of a table without words is no header, and
+the list of references has no roles that its parts do not fit. Formulas have no menu, which
+would make each of them a stop of the tab key.
+"""
+
+import re
+
+EMPTY_HEADER = re.compile(r"<th\b([^>]*)>(?:\s|&nbsp;|&#160;|<p>\s*</p>)*</th>")
+ROLES = re.compile(r' role="(?:doc-biblioentry|list)"')
+
+
+def mend(app, pagename, templatename, context, doctree):
+    """Mend the text of a page; a page without a title of its own has that of its tab."""
+    context.setdefault("pagetitle", context.get("title"))
+    context["pagetitle"] = context["pagetitle"] or context.get("title")
+    body = EMPTY_HEADER.sub(r"<td\1></td>", context.get("body") or "")
+    context["body"] = ROLES.sub("", body)
+
+
+def setup(app):
+    """Register with Sphinx; after the theme, which sets the title."""
+    app.connect("html-page-context", mend, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
