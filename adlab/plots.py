@@ -21,6 +21,7 @@ from matplotlib.ticker import NullFormatter
 
 from adlab import metrics
 from adlab._checks import (
+    as_array,
     check_images,
     check_labels,
     check_masks,
@@ -67,7 +68,7 @@ def image_grid(
         _show_image(ax, images[i])
         ax.set_title(titles[i], fontsize=9)
         if masks is not None:
-            _outline(ax, masks[i])
+            outline(ax, masks[i])
     return _done(figure)
 
 
@@ -107,9 +108,32 @@ def map_grid(
         for ax in axes[:, i]:
             ax.axis("off")
             if masks is not None:
-                _outline(ax, masks[i])
+                outline(ax, masks[i])
     figure.colorbar(heat, ax=axes, label="anomaly score", shrink=0.8, aspect=30)
     return _done(figure)
+
+
+def outline(axis: Axes, mask: object) -> None:
+    """Draw the edge of a region on an image or a map, white within black: it is seen on
+    every grey, and on every colour of a map. Nothing is drawn of an empty mask, or of
+    one that covers the whole image.
+
+    Args:
+        axis: shows the image or the map, a unit a pixel.
+        mask: bool (H, W), at least 2 × 2.
+
+    Raises:
+        ValueError, TypeError: a bad mask.
+    """
+    mask = as_array("mask", mask)
+    if mask.ndim != 2 or min(mask.shape) < 2:
+        raise ValueError(
+            f"mask: expected (H, W) of at least 2 × 2, got shape {mask.shape}"
+        )
+    mask = check_masks(mask, mask.shape, "mask")
+    if mask.any() and not mask.all():
+        for color, width in (("black", 2.8), ("white", 1.2)):
+            axis.contour(mask, levels=[0.5], colors=[color], linewidths=width)
 
 
 def score_histogram(
@@ -381,13 +405,6 @@ def _drawable(threshold: float, edges: np.ndarray) -> tuple[float, str]:
     if np.isfinite(threshold):
         return threshold, ""
     return edges[0 if threshold < 0 else -1], f" ({threshold})"
-
-
-def _outline(ax: Axes, mask: np.ndarray) -> None:
-    """White within black: it is seen on every grey, and on every colour of a map."""
-    if mask.any() and not mask.all():
-        for color, width in (("black", 2.8), ("white", 1.2)):
-            ax.contour(mask, levels=[0.5], colors=[color], linewidths=width)
 
 
 def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:

@@ -157,6 +157,20 @@ def test_an_outline_goes_round_the_anomaly():
         assert (x.min(), x.max(), y.min(), y.max()) == (1.5, 3.5, 1.5, 4.5)
 
 
+def test_an_outline_is_white_within_black_and_none_where_there_is_no_edge():
+    _, (drawn, empty, full) = plt.subplots(1, 3)
+    plots.outline(drawn, squares(2)[1])
+    plots.outline(empty, squares(1)[0])
+    plots.outline(full, np.ones((8, 6)))
+    assert [len(outlines(ax)) for ax in (drawn, empty, full)] == [2, 0, 0]
+    black, white = outlines(drawn)
+    assert [to_rgb(line.get_edgecolor()[0]) for line in (black, white)] == [
+        (0,) * 3,
+        (1,) * 3,
+    ]
+    assert black.get_linewidth()[0] > white.get_linewidth()[0]
+
+
 def test_map_grid_has_images_above_maps_and_one_colour_bar():
     maps = pictures(3)[:, 0].numpy() * np.array([1, 2, 5]).reshape(3, 1, 1) - 1
     figure = plots.map_grid(pictures(3), maps, squares(3), ["a", "b", "c"])
@@ -345,6 +359,10 @@ test_bad_input = refuses(
     (lambda: plots.image_grid(IMAGES, ["one"]), ValueError, "titles…8…1"),
     (lambda: plots.image_grid(IMAGES, masks=MASKS[:3]), ValueError, "masks…(8, 6, 5)"),
     (lambda: plots.image_grid(IMAGES, columns=0), ValueError, "columns…0"),
+    (lambda: plots.outline(None, MASKS), ValueError, "mask…(H, W)…(8, 6, 5)"),
+    (lambda: plots.outline(None, MASKS[0, :1]), ValueError, "mask…2 × 2…(1, 5)"),
+    (lambda: plots.outline(None, MAPS[0]), ValueError, "mask…0 and 1"),
+    (lambda: plots.outline(None, ["a"]), TypeError, "mask…numbers"),
     (lambda: plots.map_grid(IMAGES, CUT), ValueError, "maps…(8, 6, 5)…(8, 5, 5)"),
     (lambda: plots.map_grid(IMAGES, spoiled(MAPS, NAN)), ValueError, "maps…NaN"),
     (lambda: plots.map_grid(IMAGES, MAPS, titles=["a"]), ValueError, "titles…8…1"),
