@@ -9,7 +9,11 @@ colour, so that nothing is told by colour alone.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -18,9 +22,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from PIL import Image
 
 from adlab import metrics
 from adlab._checks import (
+    as_array,
     check_images,
     check_labels,
     check_masks,
@@ -56,7 +62,7 @@ def image_grid(
     images = check_images(images)
     check_number("columns", columns, 1, whole=True)
     n, _, height, width = images.shape
-    titles = _check_titles(titles, n)
+    titles = _check_texts("titles", titles, n)
     masks = None if masks is None else check_masks(masks, (n, height, width))
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -67,7 +73,7 @@ def image_grid(
         _show_image(ax, images[i])
         ax.set_title(titles[i], fontsize=9)
         if masks is not None:
-            _outline(ax, masks[i])
+            outline(ax, masks[i])
     return _done(figure)
 
 
@@ -95,7 +101,7 @@ def map_grid(
         raise ValueError(
             f"maps: expected shape {(n, height, width)}, as the images have; got {maps.shape}"
         )
-    titles = _check_titles(titles, n)
+    titles = _check_texts("titles", titles, n)
     masks = None if masks is None else check_masks(masks, maps.shape)
     figure, axes = _figure(2, n, height / width, bar=1.0)
     for i in range(n):
@@ -107,9 +113,32 @@ def map_grid(
         for ax in axes[:, i]:
             ax.axis("off")
             if masks is not None:
-                _outline(ax, masks[i])
+                outline(ax, masks[i])
     figure.colorbar(heat, ax=axes, label="anomaly score", shrink=0.8, aspect=30)
     return _done(figure)
+
+
+def outline(axis: Axes, mask: object) -> None:
+    """Draw the edge of a region on an image or a map, white within black: it is seen on
+    every grey, and on every colour of a map. Nothing is drawn of an empty mask, or of
+    one that covers the whole image.
+
+    Args:
+        axis: shows the image or the map, a unit a pixel.
+        mask: bool (H, W), at least 2 × 2.
+
+    Raises:
+        ValueError, TypeError: a bad mask.
+    """
+    mask = as_array("mask", mask)
+    if mask.ndim != 2 or min(mask.shape) < 2:
+        raise ValueError(
+            f"mask: expected (H, W) of at least 2 × 2, got shape {mask.shape}"
+        )
+    mask = check_masks(mask, mask.shape, "mask")
+    if mask.any() and not mask.all():
+        for color, width in (("black", 2.8), ("white", 1.2)):
+            axis.contour(mask, levels=[0.5], colors=[color], linewidths=width)
 
 
 def score_histogram(
@@ -163,6 +192,50 @@ def score_histogram(
     ax.set(xlabel="anomaly score", ylabel="density")
     ax.legend()
     return _done(figure)
+
+
+@dataclass(frozen=True, repr=False)
+class Frames:
+    """Pictures behind a slider: `html`, a piece of a page that needs no kernel, no
+    network and nothing beside it, and `still`, one of the pictures as PNG, for where
+    there is no page. A notebook shows it where it is the last line of a cell.
+    """
+
+    html: str
+    still: bytes
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_png_(self) -> bytes:
+        return self.still
+
+
+def frames(figures: Iterable[Figure], labels: Sequence[str], start: int = 0) -> Frames:
+    """Put figures behind a slider, which the arrow keys move, too. Nothing moves by
+    itself. On paper, and where scripts do not run, there is the picture `start` alone.
+
+    Args:
+        figures: of one size; each is closed once it is drawn, so `map(draw, steps)`
+            holds one at a time.
+        labels: a text for each, which says what is seen: it is read out in its place.
+        start: number of the picture that is shown at first, from 0.
+
+    Raises:
+        ValueError, TypeError: no figures, figures of several sizes, or labels of another
+            number.
+    """
+    pictures = [_png(figure) for figure in figures]
+    if len({size for size, _ in pictures}) != 1:
+        raise ValueError(
+            "figures: expected at least one, all of one size in pixels; got "
+            f"{len(pictures)}, of {sorted({size for size, _ in pictures})}"
+        )
+    labels = _check_texts("labels", labels, len(pictures))
+    check_number("start", start, 0, len(pictures) - 1, whole=True)
+    return Frames(
+        _page([png for _, png in pictures], labels, start), pictures[start][1]
+    )
 
 
 def roc(curves: Mapping[str, tuple[object, object]]) -> Figure:
@@ -409,19 +482,62 @@ def _drawable(threshold: float, edges: np.ndarray) -> tuple[float, str]:
     return edges[0 if threshold < 0 else -1], f" ({threshold})"
 
 
-def _outline(ax: Axes, mask: np.ndarray) -> None:
-    """White within black: it is seen on every grey, and on every colour of a map."""
-    if mask.any() and not mask.all():
-        for color, width in (("black", 2.8), ("white", 1.2)):
-            ax.contour(mask, levels=[0.5], colors=[color], linewidths=width)
+def _png(figure: object) -> tuple[tuple[int, int], bytes]:
+    """The size in pixels and the PNG of a figure, which is closed; of 256 colours it
+    takes a third of the bytes.
+    """
+    if not isinstance(figure, Figure):
+        raise TypeError(f"figures: expected Figures, got {type(figure).__name__}")
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    plt.close(figure)
+    picture = Image.open(drawn).convert("RGB")
+    picture.quantize().save(small, "png", optimize=True)
+    return picture.size, small.getvalue()
 
 
-def _check_titles(titles: Sequence[str] | None, n: int) -> Sequence[str]:
-    titles = [""] * n if titles is None else titles
-    if isinstance(titles, str) or not hasattr(titles, "__len__"):
+def _page(pictures: Sequence[bytes], labels: Sequence[str], start: int) -> str:
+    """Pictures, one of them in sight, and a slider that brings another into sight."""
+    n = len(pictures)
+    texts = [escape(f"{labels[i]} (picture {i + 1} of {n})") for i in range(n)]
+    shown = [
+        f'<img alt="{texts[i]}" src="data:image/png;base64,{b64encode(png).decode()}"'
+        f"{'' if i == start else ' hidden'}>"
+        for i, png in enumerate(pictures)
+    ]
+    return _FRAMES.format(
+        pictures="\n".join(shown), last=n - 1, start=start, text=texts[start]
+    )
+
+
+# A slider knows the arrow keys, Page Up, Page Down, Home and End by itself.
+_FRAMES = """\
+<div class="adlab-frames">
+<style>
+.adlab-frames img {{ max-width: 100%; height: auto; background: white; }}
+.adlab-frames img[hidden] {{ display: none !important; }}
+.adlab-frames input {{ display: block; width: 100%; max-width: 40em; margin: 0.5em 0 0; }}
+@media print {{ .adlab-frames input {{ display: none; }} }}
+</style>
+<noscript><style>.adlab-frames input {{ display: none; }}</style></noscript>
+{pictures}
+<input type="range" min="0" max="{last}" value="{start}" autocomplete="off"
+ aria-label="picture" aria-valuetext="{text}"
+ oninput="const all = this.parentNode.querySelectorAll('img'), now = all[this.value];
+ all.forEach((each) => {{ each.hidden = each !== now; }});
+ this.setAttribute('aria-valuetext', now.alt);
+ this.nextElementSibling.textContent = now.alt;">
+<div>{text}</div>
+</div>
+"""
+
+
+def _check_texts(name: str, texts: Sequence[str] | None, n: int) -> Sequence[str]:
+    texts = [""] * n if texts is None else texts
+    if isinstance(texts, str) or not hasattr(texts, "__len__"):
         raise TypeError(
-            f"titles: expected a sequence of texts, got {type(titles).__name__}"
+            f"{name}: expected a sequence of texts, got {type(texts).__name__}"
         )
-    if len(titles) != n:
-        raise ValueError(f"titles: expected {n} texts, one an image; got {len(titles)}")
-    return titles
+    if len(texts) != n:
+        raise ValueError(f"{name}: expected {n} texts, one an image; got {len(texts)}")
+    return texts

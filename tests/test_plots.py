@@ -1,6 +1,8 @@
 """Figures: each is handed over once, and holds what it is said to hold."""
 
 import io
+from base64 import b64decode, b64encode
+from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from PIL import Image
 
 from adlab import metrics, plots
 
@@ -155,6 +158,20 @@ def test_an_outline_goes_round_the_anomaly():
     for outline in outlines(ax):
         x, y = outline.get_paths()[0].vertices.T
         assert (x.min(), x.max(), y.min(), y.max()) == (1.5, 3.5, 1.5, 4.5)
+
+
+def test_an_outline_is_white_within_black_and_none_where_there_is_no_edge():
+    _, (drawn, empty, full) = plt.subplots(1, 3)
+    plots.outline(drawn, squares(2)[1])
+    plots.outline(empty, squares(1)[0])
+    plots.outline(full, np.ones((8, 6)))
+    assert [len(outlines(ax)) for ax in (drawn, empty, full)] == [2, 0, 0]
+    black, white = outlines(drawn)
+    assert [to_rgb(line.get_edgecolor()[0]) for line in (black, white)] == [
+        (0,) * 3,
+        (1,) * 3,
+    ]
+    assert black.get_linewidth()[0] > white.get_linewidth()[0]
 
 
 def test_map_grid_has_images_above_maps_and_one_colour_bar():
@@ -345,6 +362,76 @@ def costly():
     return pd.DataFrame({"pro": [0.5], "pro_std": [0.1], "seconds": [3.0]}, ["one"])
 
 
+# Pictures behind a slider
+
+
+class Tags(HTMLParser):
+    """The attributes of the tags of a piece of a page, by the name of the tag."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.setdefault(tag, []).append(dict(attrs))
+
+
+def phase(k, size=(3, 2)):
+    figure, ax = plt.subplots(figsize=size)
+    ax.plot(np.sin(np.arange(9) + k))
+    return figure
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def test_each_picture_is_there_with_its_words_and_one_is_in_sight():
+    labels = ["none", "one <half>", "all"]
+    shown = plots.frames(map(phase, range(3)), labels, start=1)
+    tags = Tags(shown.html).found
+    assert [each["alt"].partition(" (picture ")[0] for each in tags["img"]] == labels
+    assert ["hidden" in each for each in tags["img"]] == [True, False, True]
+    [slider] = tags["input"]
+    assert (slider["type"], slider["min"], slider["max"]) == ("range", "0", "2")
+    assert slider["value"] == "1"
+    assert slider["aria-valuetext"] == tags["img"][1]["alt"]
+    assert plt.get_fignums() == []
+
+
+def test_pictures_of_frames_are_those_of_the_figures():
+    shown = plots.frames(map(phase, range(2)), ["a", "b"])
+    data = [each["src"].partition(",")[2] for each in Tags(shown.html).found["img"]]
+    for k, text in enumerate(data):
+        file = io.BytesIO()
+        phase(k).savefig(file, format="png", dpi=100)
+        drawn, kept = pixels(file.getvalue()), pixels(b64decode(text))
+        assert drawn.shape == kept.shape == (200, 300, 3)
+        assert np.abs(drawn - kept).mean() < 2
+    assert b64decode(data[0]) == shown.still != b64decode(data[1])
+
+
+def test_frames_fetch_nothing_and_do_not_move_by_themselves():
+    page = plots.frames([phase(0)], ["alone"]).html
+    tags = Tags(page).found
+    assert "script" not in tags and "link" not in tags
+    assert all(each["src"].startswith("data:") for each in tags["img"])
+    assert "http" not in page and "url(" not in page
+    handlers = [name for each in tags["input"] for name in each if name[:2] == "on"]
+    assert handlers == ["oninput"]  # it moves when it is moved
+
+
+def test_a_notebook_gets_a_page_and_a_still_picture():
+    pytest.importorskip("IPython")
+    from IPython.core.formatters import DisplayFormatter
+
+    shown = plots.frames(map(phase, range(2)), ["one", "other"], start=1)
+    bundle, _ = DisplayFormatter().format(shown)
+    assert bundle["text/html"] == shown.html
+    assert bundle["image/png"] in (shown.still, b64encode(shown.still).decode())
+
+
 # Bad input
 
 
@@ -356,6 +443,20 @@ test_bad_input = refuses(
     (lambda: plots.image_grid(IMAGES, ["one"]), ValueError, "titles…8…1"),
     (lambda: plots.image_grid(IMAGES, masks=MASKS[:3]), ValueError, "masks…(8, 6, 5)"),
     (lambda: plots.image_grid(IMAGES, columns=0), ValueError, "columns…0"),
+    (lambda: plots.outline(None, MASKS), ValueError, "mask…(H, W)…(8, 6, 5)"),
+    (lambda: plots.outline(None, MASKS[0, :1]), ValueError, "mask…2 × 2…(1, 5)"),
+    (lambda: plots.outline(None, MAPS[0]), ValueError, "mask…0 and 1"),
+    (lambda: plots.outline(None, ["a"]), TypeError, "mask…numbers"),
+    (lambda: plots.frames([], []), ValueError, "figures…at least one…0"),
+    (lambda: plots.frames([SCORES], ["a"]), TypeError, "figures…ndarray"),
+    (lambda: plots.frames([phase(0)], ["a", "b"]), ValueError, "labels…1 texts…2"),
+    (lambda: plots.frames([phase(0)], "a"), TypeError, "labels…str"),
+    (lambda: plots.frames([phase(0)], ["a"], 1), ValueError, "start…[0, 0]…1"),
+    (
+        lambda: plots.frames([phase(0), phase(0, (2, 2))], ["a", "b"]),
+        ValueError,
+        "figures…one size…(200, 200)",
+    ),
     (lambda: plots.map_grid(IMAGES, CUT), ValueError, "maps…(8, 6, 5)…(8, 5, 5)"),
     (lambda: plots.map_grid(IMAGES, spoiled(MAPS, NAN)), ValueError, "maps…NaN"),
     (lambda: plots.map_grid(IMAGES, MAPS, titles=["a"]), ValueError, "titles…8…1"),

@@ -105,6 +105,14 @@ def test_a_picture_keeps_its_words(deck):
     assert f"base64,{PNG}" in picture
 
 
+def test_of_pictures_behind_a_slider_the_still_one_is_shown():
+    cell = drawing("Several steps.")
+    cell.outputs[0].data["text/html"] = '<img src="data:,"><input type="range">'
+    [slide] = slides.figure("Steps", cell)
+    assert f"base64,{PNG}" in slide.source
+    assert "<input" not in slide.source
+
+
 def test_the_page_fetches_only_what_lies_beside_it(deck, tmp_path):
     slides.copy_scripts(tmp_path)
     page = tmp_path / "01.html"
