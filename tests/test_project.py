@@ -23,7 +23,7 @@ from PIL import Image
 
 import adlab
 from adlab._methods import methods
-from tools import check_book, portability, stamp
+from tools import check_book, check_pages, portability, stamp
 
 ROOT = Path(__file__).parents[1]
 REQUIRED = {
@@ -884,6 +884,37 @@ def test_check_book_lets_pass(built, harmless):
     page = built / "_build" / "html" / "book" / "index.html"
     page.write_text(f"<html><body><article>{harmless}</article></body></html>")
     assert check_book.check(built) == []
+
+
+PAGE = """<!doctype html><html lang="en"><title>A page</title><main><h1>A page</h1>
+<article><p>Text.</p>BODY</article></main></html>"""
+FIGURE = '<figure><img src="data:," alt="A picture"></figure>'
+
+
+@pytest.mark.skipif(not check_pages.browser_here(), reason="no Chromium or Chrome")
+def test_check_pages_finds_what_only_a_browser_sees(tmp_path, monkeypatch):
+    pytest.importorskip("axe_playwright_python")
+    monkeypatch.setattr(check_pages, "HEAVIEST", 1000)
+    folder = tmp_path / "_build" / "html" / "notebooks"
+    folder.mkdir(parents=True)
+    bodies = {
+        "well": FIGURE,
+        "image-alt": FIGURE.replace('alt="A picture"', ""),
+        "color-contrast": f'{FIGURE}<p style="color: #ccc">Pale.</p>',
+        "first picture": f'<div style="height: 900px"></div>{FIGURE}',
+        "pixels wide": f'{FIGURE}<div style="width: 391px">Wide.</div>',
+        "weighs": f"{FIGURE}{'Long. ' * 200}",
+    }
+    for name, body in bodies.items():
+        (folder / f"{name}.html").write_text(PAGE.replace("BODY", body))
+    names = [f"notebooks/{name}" for name in bodies]
+    faults = check_pages.check(tmp_path, check_pages.browser_here(), names)
+    for name in bodies:
+        found = [
+            fault for fault in faults if fault.startswith(f"notebooks/{name}.html")
+        ]
+        assert all(name in fault.partition(": ")[2] for fault in found)
+        assert bool(found) == (name != "well")
 
 
 def test_check_book_finds_links_to_the_published_book(built):

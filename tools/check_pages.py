@@ -22,6 +22,11 @@ TYPESET = "() => window.MathJax?.startup?.promise.then(() => null)"
 DARK = "document.documentElement.dataset.theme = 'dark'"
 
 
+def browser_here():
+    """Return the program of a browser on this machine, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def built_pages(html):
     """Return the pages of a built book. The first address only leads to the welcome page,
     and the page of a wrong one finds its style sheets only where the book is published.
@@ -99,8 +104,7 @@ def check(root, executable, names=()):
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
+    if (executable := browser_here()) is None:
         print("The pages were not checked in a browser: no Chromium or Chrome is here.")
     elif faults := check(root.resolve(), executable, sys.argv[2:]):
         sys.exit("\n".join(["The pages have faults:", *faults]))
