@@ -20,6 +20,7 @@ HEAVIEST = 5_000_000  # bytes, with all that a page fetches
 FIRST_PICTURE = "document.querySelector('article :is(figure, .cell_output img)')"
 TYPESET = "() => window.MathJax?.startup?.promise.then(() => null)"
 DARK = "document.documentElement.dataset.theme = 'dark'"
+AT_ONCE = "* { transition: none !important }"  # no colours between two
 
 
 def browser_here():
@@ -75,6 +76,7 @@ def faults_of_page(browser, path):
     page.goto(path.as_uri(), timeout=120_000)
     page.evaluate(TYPESET)
     yield from unusable(page)
+    page.add_style_tag(content=AT_ONCE)
     page.evaluate(DARK)
     yield from (f"dark: {fault}" for fault in unusable(page, ["color-contrast"]))
     if path.parent.name == "notebooks":
