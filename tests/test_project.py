@@ -758,6 +758,21 @@ def test_thumbnails_are_small_copies(extension, tmp_path):
     assert small.stat().st_size < 15_000
 
 
+def test_figures_of_lines_are_sharp_but_the_first(extension, tmp_path):
+    drawings = ["<path/>", "<path/>", "<image/>", "<path/>" * 30_000]
+    document = nodes.container()
+    for n, drawing in enumerate(drawings):
+        (tmp_path / f"{n}.svg").write_text(f"<svg>{drawing}</svg>")
+        svg = nodes.container(
+            "", nodes.image(uri=f"/{n}.svg"), mime_type="image/svg+xml"
+        )
+        png = nodes.container("", nodes.image(uri=f"/{n}.png"), mime_type="image/png")
+        document += nodes.container("", svg, png, nb_element="mime_bundle")
+    extension("sharp").choose(SimpleNamespace(srcdir=tmp_path), document)
+    shown = [each["uri"] for each in document.findall(nodes.image)]
+    assert shown == ["/0.png", "/1.svg", "/2.png", "/3.png"]
+
+
 # References
 
 
