@@ -820,6 +820,7 @@ def test_formulas_in_definitions_become_letters(extension):
         ('<th class="a">&nbsp;</th><th>b</th>', '<td class="a"></td><th>b</th>'),
         ("<thead><tr><th><p></p></th>", "<thead><tr><td></td>"),
         ('<div role="list" class="c">', '<div class="c">'),
+        ('<summary aria-label="Toggle hidden content">', "<summary>"),
     ],
 )
 def test_pages_are_mended_for_screen_readers(extension, body, mended):
