@@ -1,8 +1,8 @@
 """Sphinx extension: pages are as screen readers and keyboards need them.
 
 What Sphinx and pandas write is mended: a corner of a table without words is no header, a fold
-is called by its title, and the list of references has no roles that its parts do not fit. Formulas have no menu, which
-would make each of them a stop of the tab key.
+is called by its title, and the list of references has no roles that its parts do not fit. That
+formulas are no stops of the tab key is in `_config.yml`: they have no menu.
 """
 
 import re
