@@ -23,7 +23,7 @@ from PIL import Image
 
 import adlab
 from adlab._methods import methods
-from tools import check_book, portability, stamp
+from tools import check_book, check_pages, portability, stamp
 
 ROOT = Path(__file__).parents[1]
 REQUIRED = {
@@ -758,6 +758,21 @@ def test_thumbnails_are_small_copies(extension, tmp_path):
     assert small.stat().st_size < 15_000
 
 
+def test_figures_of_lines_are_sharp_but_the_first(extension, tmp_path):
+    drawings = ["<path/>", "<path/>", "<image/>", "<path/>" * 30_000]
+    document = nodes.container()
+    for n, drawing in enumerate(drawings):
+        (tmp_path / f"{n}.svg").write_text(f"<svg>{drawing}</svg>")
+        svg = nodes.container(
+            "", nodes.image(uri=f"/{n}.svg"), mime_type="image/svg+xml"
+        )
+        png = nodes.container("", nodes.image(uri=f"/{n}.png"), mime_type="image/png")
+        document += nodes.container("", svg, png, nb_element="mime_bundle")
+    extension("sharp").choose(SimpleNamespace(srcdir=tmp_path), document)
+    shown = [each["uri"] for each in document.findall(nodes.image)]
+    assert shown == ["/0.png", "/1.svg", "/2.png", "/3.png"]
+
+
 # References
 
 
@@ -805,6 +820,7 @@ def test_formulas_in_definitions_become_letters(extension):
         ('<th class="a">&nbsp;</th><th>b</th>', '<td class="a"></td><th>b</th>'),
         ("<thead><tr><th><p></p></th>", "<thead><tr><td></td>"),
         ('<div role="list" class="c">', '<div class="c">'),
+        ('<summary aria-label="Toggle hidden content">', "<summary>"),
     ],
 )
 def test_pages_are_mended_for_screen_readers(extension, body, mended):
@@ -884,6 +900,37 @@ def test_check_book_lets_pass(built, harmless):
     page = built / "_build" / "html" / "book" / "index.html"
     page.write_text(f"<html><body><article>{harmless}</article></body></html>")
     assert check_book.check(built) == []
+
+
+PAGE = """<!doctype html><html lang="en"><title>A page</title><main><h1>A page</h1>
+<article><p>Text.</p>BODY</article></main></html>"""
+FIGURE = '<figure><img src="data:," alt="A picture"></figure>'
+
+
+@pytest.mark.skipif(not check_pages.browser_here(), reason="no Chromium or Chrome")
+def test_check_pages_finds_what_only_a_browser_sees(tmp_path, monkeypatch):
+    pytest.importorskip("axe_playwright_python")
+    monkeypatch.setattr(check_pages, "HEAVIEST", 1000)
+    folder = tmp_path / "_build" / "html" / "notebooks"
+    folder.mkdir(parents=True)
+    bodies = {
+        "well": FIGURE,
+        "image-alt": FIGURE.replace('alt="A picture"', ""),
+        "color-contrast": f'{FIGURE}<p style="color: #ccc">Pale.</p>',
+        "first picture": f'<div style="height: 900px"></div>{FIGURE}',
+        "pixels wide": f'{FIGURE}<div style="width: 391px">Wide.</div>',
+        "weighs": f"{FIGURE}{'Long. ' * 200}",
+    }
+    for name, body in bodies.items():
+        (folder / f"{name}.html").write_text(PAGE.replace("BODY", body))
+    names = [f"notebooks/{name}" for name in bodies]
+    faults = check_pages.check(tmp_path, check_pages.browser_here(), names)
+    for name in bodies:
+        found = [
+            fault for fault in faults if fault.startswith(f"notebooks/{name}.html")
+        ]
+        assert all(name in fault.partition(": ")[2] for fault in found)
+        assert bool(found) == (name != "well")
 
 
 def test_check_book_finds_links_to_the_published_book(built):

@@ -20,12 +20,22 @@ HEAVIEST = 5_000_000  # bytes, with all that a page fetches
 FIRST_PICTURE = "document.querySelector('article :is(figure, .cell_output img)')"
 TYPESET = "() => window.MathJax?.startup?.promise.then(() => null)"
 DARK = "document.documentElement.dataset.theme = 'dark'"
+AT_ONCE = "* { transition: none !important }"  # no colours between two
+
+
+def browser_here():
+    """Return the program of a browser on this machine, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def built_pages(html):
-    """Return the pages of a built book; the first address only leads to the welcome page."""
+    """Return the pages of a built book. The first address only leads to the welcome page,
+    and the page of a wrong one finds its style sheets only where the book is published.
+    """
     found = sorted([*html.glob("*.html"), *html.glob("*/*.html")])
-    return [path for path in found if path != html / "index.html"]
+    return [path for path in found if path.name not in ("404.html", "index.html")] + [
+        html / "book" / "index.html"
+    ]
 
 
 def size(address):
@@ -34,11 +44,12 @@ def size(address):
     return path.stat().st_size if path.is_file() else 0
 
 
-def unusable(page):
-    """Complain of what axe-core finds."""
+def unusable(page, rules=None):
+    """Complain of what axe-core finds, by all its rules or by some."""
     from axe_playwright_python.sync_playwright import Axe
 
-    for found in Axe().run(page).response["violations"]:
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    for found in Axe().run(page, options=options).response["violations"]:
         places = "; ".join(node["html"][:120] for node in found["nodes"][:3])
         yield f"{found['id']}, {found['help']}: {places}"
 
@@ -65,8 +76,9 @@ def faults_of_page(browser, path):
     page.goto(path.as_uri(), timeout=120_000)
     page.evaluate(TYPESET)
     yield from unusable(page)
+    page.add_style_tag(content=AT_ONCE)
     page.evaluate(DARK)
-    yield from (f"dark: {fault}" for fault in unusable(page))
+    yield from (f"dark: {fault}" for fault in unusable(page, ["color-contrast"]))
     if path.parent.name == "notebooks":
         yield from late(page)
     yield from wide(page)
@@ -94,8 +106,7 @@ def check(root, executable, names=()):
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
+    if (executable := browser_here()) is None:
         print("The pages were not checked in a browser: no Chromium or Chrome is here.")
     elif faults := check(root.resolve(), executable, sys.argv[2:]):
         sys.exit("\n".join(["The pages have faults:", *faults]))

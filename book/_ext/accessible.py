@@ -1,14 +1,16 @@
 """Sphinx extension: pages are as screen readers and keyboards need them.
 
-What Sphinx and pandas write is mended: a corner of a table without words is no header, and
-the list of references has no roles that its parts do not fit. Formulas have no menu, which
-would make each of them a stop of the tab key.
+What Sphinx and pandas write is mended: a corner of a table without words is no header, a fold
+is called by its title, and the list of references has no roles that its parts do not fit. That
+formulas are no stops of the tab key is in `_config.yml`: they have no menu.
 """
 
 import re
 
 EMPTY_HEADER = re.compile(r"<th\b([^>]*)>(?:\s|&nbsp;|&#160;|<p>\s*</p>)*</th>")
-ROLES = re.compile(r' role="(?:doc-biblioentry|list)"')
+UNFIT = re.compile(
+    r' (?:role="(?:doc-biblioentry|list)"|aria-label="Toggle hidden content")'
+)
 
 
 def mend(app, pagename, templatename, context, doctree):
@@ -16,7 +18,7 @@ def mend(app, pagename, templatename, context, doctree):
     context.setdefault("pagetitle", context.get("title"))
     context["pagetitle"] = context["pagetitle"] or context.get("title")
     body = EMPTY_HEADER.sub(r"<td\1></td>", context.get("body") or "")
-    context["body"] = ROLES.sub("", body)
+    context["body"] = UNFIT.sub("", body)
 
 
 def setup(app):

@@ -20,12 +20,12 @@ LIBRARIES = [
     "torch",
     "torchvision",
 ]
-FILES = ["adlab/**/*", "book/results/**/*"]
+FILES = ["adlab/**/*", "book/results/**/*", "book/_ext/sharp.py"]
 
 
 def digest(root):
-    """Return the digest of the package, the committed results and the versions of
-    libraries.
+    """Return the digest of the package, the committed results, the settings of figures
+    and the versions of libraries.
     """
     state = hashlib.sha256(" ".join(version(name) for name in LIBRARIES).encode())
     for path in sorted(path for pattern in FILES for path in root.glob(pattern)):

@@ -17,13 +17,12 @@ window.addEventListener("load", () => {
 });
 window.addEventListener("resize", reach);
 
-const FOLDS = ".bd-article details:not(.tag_setup > details)";
 let theme, folded;
 
 window.addEventListener("beforeprint", () => {
   theme = document.documentElement.dataset.theme;
   document.documentElement.dataset.theme = "light";
-  folded = [...document.querySelectorAll(FOLDS)].filter((fold) => !fold.open);
+  folded = [...document.querySelectorAll(".bd-article details:not([open])")];
   for (const fold of folded) fold.open = true;
 });
 window.addEventListener("afterprint", () => {
