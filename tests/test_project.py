@@ -750,6 +750,12 @@ def test_code_of_the_first_picture_is_folded(extension, page, modes):
     assert [each.get("hide_mode") for each in cells] == modes
 
 
+def test_a_drawing_is_no_thumbnail(extension):
+    document = nodes.container("", nodes.image(uri="drawings/a.svg"))
+    env = SimpleNamespace(get_doctree=lambda page: document)
+    assert extension("thumbnails").thumbnail(SimpleNamespace(env=env), "a", "b") is None
+
+
 def test_thumbnails_are_small_copies(extension, tmp_path):
     Image.effect_noise((1200, 500), 90).save(tmp_path / "large.png")
     small = tmp_path / "made" / "small.webp"

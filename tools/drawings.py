@@ -32,7 +32,7 @@ svg {{ font: 14px system-ui, "DejaVu Sans", sans-serif }}
 </style>
 <marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">
 <path class="tip" d="M0 0L8 4L0 8z"/></marker>
-<rect class="ground" width="{width}" height="{height}" rx="8"/>
+<rect class="ground" width="{width}" height="{height}"/>
 {shapes}
 </svg>
 """
