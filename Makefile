@@ -73,8 +73,9 @@ replicate: $(VENV)/.installed  ## run every claim of the chapters on DRAWS fresh
 portability: $(VENV)/.installed  ## run the tests of the package as other processors and other versions would
 	$(BIN)/python tools/portability.py --jobs $(JOBS) $(SETTINGS)
 
-picture: $(VENV)/.installed  ## draw the picture of the welcome page anew
+picture: $(VENV)/.installed  ## draw the picture of the welcome page and the drawings of the chapters anew
 	$(BIN)/python tools/welcome.py
+	$(BIN)/python tools/drawings.py
 
 clean:  ## remove the built book and the caches, but not the environments
 	rm -rf _build .pytest_cache .ruff_cache */.ruff_cache

@@ -516,7 +516,7 @@ _FRAMES = """\
 <style>
 .adlab-frames img {{ max-width: 100%; height: auto; background: white; }}
 .adlab-frames img[hidden] {{ display: none !important; }}
-.adlab-frames input {{ display: block; width: 100%; max-width: 40em; margin: 0.5em 0 0; }}
+.adlab-frames input {{ display: block; width: 100%; margin: 0.5em 0; }}
 @media print {{ .adlab-frames input {{ display: none; }} }}
 </style>
 <noscript><style>.adlab-frames input {{ display: none; }}</style></noscript>

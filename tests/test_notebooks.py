@@ -415,15 +415,17 @@ def test_no_results_typed_by_hand(book):
 
 
 def test_links_to_the_book_work_everywhere(book):
-    """They name pages of the published book that there are; the site follows them to
-    its own.
+    """They name pages and drawings of the published book that there are; the site
+    follows them to its own.
     """
     site = stamp.site(stamp.repository(ROOT)[0])
     for cell in prose_cells(book):
         for target in re.findall(r"\]\(([^)#\s]+)", without(cell.source, CODE)):
             assert re.match(r"\w+:", target), target
             page, ours, ending = target.removeprefix(f"{site}/").rpartition(".html")
-            if target.startswith(site):
+            if target.startswith(f"{site}/_static/"):
+                assert (ROOT / "book" / target.removeprefix(f"{site}/")).is_file()
+            elif target.startswith(site):
                 assert (ours, ending) == (".html", ""), target
                 assert list(ROOT.glob(f"{page}.*")), target
 

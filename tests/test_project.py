@@ -331,6 +331,7 @@ def chapter():
         nbformat.v4.new_code_cell("draw()", metadata={"mystnb": {"figure": figure}}),
         nbformat.v4.new_markdown_cell(
             "[1](01_a.ipynb), [r](../book/results.md#top), [w](https://a.org/b.md)"
+            ", ![d](../book/_static/drawings/d.svg)"
         ),
     ]
     return nbformat.v4.new_notebook(cells=cells)
@@ -367,7 +368,7 @@ def test_links_between_files_become_links_to_the_published_pages(chapter):
     home = "https://someone.github.io/her-course"
     assert stamped(chapter).cells[-1].source == (
         f"[1]({home}/notebooks/01_a.html), [r]({home}/book/results.html#top), "
-        "[w](https://a.org/b.md)"
+        f"[w](https://a.org/b.md), ![d]({home}/_static/drawings/d.svg)"
     )
 
 
@@ -698,6 +699,12 @@ def test_every_detector_of_a_chapter_is_told_its_chapter(api):
         ("notebooks/02", "[a](URL/notebooks/01.html#b)", "[a](01.ipynb#b)"),
         ("notebooks/02", "[a](URL/book/c.html)", "[a](../book/c.md)"),
         ("book/c", "[a](URL/book/d.html)", "[a](d.md)"),
+        (
+            "notebooks/02",
+            "![a](URL/_static/drawings/e.svg)",
+            "![a](../book/_static/drawings/e.svg)",
+        ),
+        ("book/c", "![a](URL/_static/e.svg)", "![a](_static/e.svg)"),
         ("book/c", "<URL/book/d.html>", "<URL/book/d.html>"),
         ("book/c", "[a](URL2/book/d.html)", "[a](URL2/book/d.html)"),
     ],
@@ -747,6 +754,12 @@ def test_the_ladder_knows_the_parts_of_the_book():
     parts = [part for part in load("_toc.yml")["parts"] if "numbered" not in part]
     first = [Path(part["chapters"][0]["file"]).name[:2] for part in parts]
     assert list(map(int, first)) == list(adlab.plots._PARTS)
+
+
+def test_a_drawing_is_no_thumbnail(extension):
+    document = nodes.container("", nodes.image(uri="drawings/a.svg"))
+    env = SimpleNamespace(get_doctree=lambda page: document)
+    assert extension("thumbnails").thumbnail(SimpleNamespace(env=env), "a", "b") is None
 
 
 def test_thumbnails_are_small_copies(extension, tmp_path):
@@ -931,6 +944,15 @@ def test_check_pages_finds_what_only_a_browser_sees(tmp_path, monkeypatch):
         ]
         assert all(name in fault.partition(": ")[2] for fault in found)
         assert bool(found) == (name != "well")
+
+
+def test_check_book_finds_a_page_with_too_many_pictures_in_it(built):
+    page = built / "_build" / "html" / "book" / "index.html"
+    half = check_book.HEAVIEST // 2
+    picture = f'<img src="data:,{"A" * half}" alt="A picture with words enough">'
+    for n, faults in [(1, 0), (2, 1)]:
+        page.write_text(f"<html><body><article>{picture * n}</article></body></html>")
+        assert len(check_book.check(built)) == faults
 
 
 def test_check_book_finds_links_to_the_published_book(built):

@@ -44,6 +44,7 @@ EXTERNAL_IN_STYLE = re.compile(
     r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE
 )
 SHORTEST_ALT = 20
+HEAVIEST = 1_000_000  # characters of pictures that stand in a page itself
 
 
 class Page(HTMLParser):
@@ -149,6 +150,7 @@ def faults_of_page(path, html):
             local and not address.startswith("data:") and not (folder / local).is_file()
         ):
             yield f"{name}: fetches {address}, which was not built"
+    yield from faults_of_weight(page, name)
     for address in page.links:
         if home and address.startswith(home):
             yield f"{name}: links to {address}, not to the page beside it"
@@ -157,6 +159,13 @@ def faults_of_page(path, html):
     for source, alt in page.alts:
         if len(alt) < SHORTEST_ALT or alt.endswith((".png", ".svg", ".jpg")):
             yield f"{name}: {source} has the text alternative {alt!r}, too short to replace the picture"
+
+
+def faults_of_weight(page, name):
+    """Complain of a page that holds too much of pictures itself."""
+    within = sum(len(each) for each in page.fetched if each.startswith("data:"))
+    if within > HEAVIEST:
+        yield f"{name}: holds {within} characters of pictures, more than {HEAVIEST}"
 
 
 def faults_of_styles(html):

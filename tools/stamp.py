@@ -6,7 +6,7 @@ badge, the set-up cell and the links of the notebooks, the address of the site i
 `_config.yml`, `pyproject.toml`, `CITATION.cff`, `README.md` and the pages of `book/`.
 It brings the notebooks into the form in which they are committed: no outputs, no traces
 of editors, and what only the site would show or follow made plain for Jupyter and
-Colab: a caption in a cell of its own, links to pages of the published book. Running it
+Colab: a caption in a cell of its own, links to what is published. Running it
 twice changes nothing the second time.
 
 Usage: python tools/stamp.py [root]
@@ -74,7 +74,7 @@ NOTEBOOK_METADATA = {
 }
 GITHUB = "https://github.com/"
 CAPTION = ["caption", "remove-cell"]  # the book shows the caption beside its figure
-RELATIVE = re.compile(r"\]\((?!\w+:)([^)#\s]+)\.(?:ipynb|md)(?=[#)\s])")
+RELATIVE = re.compile(r"\]\((?!\w+:)([^)#\s]+)\.(ipynb|md|svg)(?=[#)\s])")
 
 
 def repository(root):
@@ -149,12 +149,15 @@ def with_captions(cells):
 
 
 def published(text, url):
-    """Return the Markdown of a notebook with links to other files of the book as
-    addresses of the published pages.
+    """Return the Markdown of a notebook with links to other files of the book, and to
+    its drawings, as addresses of what is published.
     """
 
     def address(link):
-        return f"]({site(url)}/{posixpath.normpath(f'notebooks/{link[1]}')}.html"
+        path = posixpath.normpath(f"notebooks/{link[1]}")
+        if link[2] == "svg":
+            return f"]({site(url)}/{path.removeprefix('book/')}.svg"
+        return f"]({site(url)}/{path}.html"
 
     return RELATIVE.sub(address, text)
 

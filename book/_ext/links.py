@@ -8,6 +8,7 @@ no network, and a link to a page that does not exist is a warning.
 
 import posixpath
 import re
+from functools import partial
 from urllib.parse import urlsplit
 
 
@@ -19,12 +20,21 @@ def neighbour(link, env, docname):
     return f"]({posixpath.relpath(env.doc2path(link[1], base=False), here or '.')}"
 
 
+def drawing(link, env, docname):
+    """Return a link to a published drawing as one to its file."""
+    here = posixpath.dirname(env.doc2path(docname, base=False))
+    return f"]({posixpath.relpath(f'book/{link[1]}', here or '.')}"
+
+
 def keep_inside(app, docname, source):
     """Replace published addresses in the text of a page."""
-    published = rf"\]\({re.escape(app.config.html_baseurl)}([\w/.-]+)\.html"
-    source[0] = re.sub(
-        published, lambda link: neighbour(link, app.env, docname), source[0]
-    )
+    home = rf"\]\({re.escape(app.config.html_baseurl)}"
+    for address, inside in [
+        (rf"{home}([\w/.-]+)\.html", neighbour),
+        (rf"{home}(_static/[\w/.-]+\.svg)", drawing),
+    ]:
+        replace = partial(inside, env=app.env, docname=docname)
+        source[0] = re.sub(address, replace, source[0])
 
 
 def tell_address(app, config):

@@ -32,8 +32,11 @@ def chapter_of(row, env, docname):
 
 
 def thumbnail(app, page, docname):
-    """Return the node of a chapter's picture, or None if the chapter has none."""
-    picture = next(app.env.get_doctree(page).findall(nodes.image), None)
+    """Return the node of a chapter's picture, or None if the chapter has none but
+    drawings.
+    """
+    images = app.env.get_doctree(page).findall(nodes.image)
+    picture = next((each for each in images if each["uri"][-4:] != ".svg"), None)
     if picture is None:
         return None
     path = Path(app.outdir).parent / "thumbnails" / f"{posixpath.basename(page)}.webp"
