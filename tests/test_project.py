@@ -822,6 +822,20 @@ def test_the_first_mention_of_a_term_is_a_link(extension, monkeypatch):
     assert len(references.linked(text, "an environment", "g.html", seen)) == 1
 
 
+def test_links_to_papers_show_their_entries(extension):
+    people = [SimpleNamespace(last_names=[name]) for name in ("Ruff", "Görnitz")]
+    fields = {
+        "title": "Deep {SVDD}",
+        "year": "2018",
+        "doi": "10.1/X",
+        "url": "https://a",
+    }
+    work = SimpleNamespace(persons={"author": people}, fields=fields)
+    references = extension("references")
+    assert references.entry(work) == "Ruff, Görnitz (2018). Deep SVDD."
+    assert [*references.addresses(work)] == ["https://doi.org/10.1/X", "https://a"]
+
+
 def test_formulas_in_definitions_become_letters(extension):
     text = r"A score, \mathcal{A}(c), of {MVTec} and \Omega"
     assert extension("references").as_title(text) == "A score, A(c), of MVTec and Omega"

@@ -1,5 +1,5 @@
 // What style sheets cannot: boxes that scroll are reached by keys, and paper is light and unfolded.
-const BOXES = ".bd-article :is(table, figure, div.math, .cell_output)";
+const BOXES = ".bd-article :is(table, figure, div.math, mjx-container, .cell_output)";
 
 function reach() {
   for (const box of document.querySelectorAll(BOXES)) {
