@@ -8,7 +8,7 @@ CHROME ?= $(firstword $(shell which chromium chromium-browser google-chrome 2>/d
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lab pdf slides lint stamp student assignments grade timings replicate portability picture clean
+.PHONY: help book test pages serve lab pdf slides lint stamp student assignments grade timings replicate portability picture clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | \
@@ -19,11 +19,14 @@ help:  ## list the verbs
 book: $(VENV)/.installed  ## build the book into _build/html; open _build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/jupyter-book build . --all -W -n --keep-going
 	$(BIN)/python tools/check_book.py
-	$(BIN)/python tools/check_pages.py
 
 # One thread a worker: two workers of two threads each would fight for two cores.
 test: $(VENV)/.installed  ## run the tests of the package, of the project and of every notebook, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# axe-core, the first screen, phones, weight: some seconds a page.
+pages: book  ## check the pages of the book in Chromium or Chrome, in light and dark, and as wide as a phone
+	$(BIN)/python tools/check_pages.py
 
 serve: book  ## build the book and serve it at http://localhost:8000, with full search
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
