@@ -231,13 +231,13 @@ def test_labelled_anomalies_with_masks_leave_the_test():
     every = torch.cat([splits.test.images, labelled.images]).flatten(1)
     assert len(every.unique(dim=0)) == len(before.test) == len(every)
     assert torch.equal(splits.train.images, before.train.images)
-    with pytest.raises(ValueError, match="labelled: expected fewer than the 6 .*got 6"):
+    with pytest.raises(ValueError, match=r"labelled: expected fewer than the 6 .*got 6"):
         hold_out_marked(replace(run, labelled=0.25), before)
 
 
 def test_masks_are_needed_where_they_are_learned_from():
     run = Run("segmentation", "digits", {}, {"normal_class": 3})
-    with pytest.raises(ValueError, match="data of 'segmentation': .*masks.*'digits'"):
+    with pytest.raises(ValueError, match=r"data of 'segmentation': .*masks.*'digits'"):
         execute(run)
 
 
