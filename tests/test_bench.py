@@ -231,7 +231,9 @@ def test_labelled_anomalies_with_masks_leave_the_test():
     every = torch.cat([splits.test.images, labelled.images]).flatten(1)
     assert len(every.unique(dim=0)) == len(before.test) == len(every)
     assert torch.equal(splits.train.images, before.train.images)
-    with pytest.raises(ValueError, match=r"labelled: expected fewer than the 6 .*got 6"):
+    with pytest.raises(
+        ValueError, match=r"labelled: expected fewer than the 6 .*got 6"
+    ):
         hold_out_marked(replace(run, labelled=0.25), before)
 
 
