@@ -94,12 +94,10 @@ def pareto(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
     is strict.
     """
     rows = list(zip(cost, quality, strict=True))
-    return np.array(
-        [
-            not any(c <= a and q >= b and (c < a or q > b) for c, q in rows)
-            for a, b in rows
-        ]
-    )
+    beaten = [
+        any(c <= a and q >= b and (c < a or q > b) for c, q in rows) for a, b in rows
+    ]
+    return 1.0 - np.array(beaten)
 
 
 Z = statistics.NormalDist().inv_cdf
