@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor, tensor
@@ -141,7 +142,7 @@ def _points(rng: np.random.Generator, size: int) -> tuple[Tensor, int]:
     return x, 1 + int(rng.integers(len(x)))
 
 
-def _chosen(x: Tensor, n: int, rule) -> Tensor:
+def _chosen(x: Tensor, n: int, rule: Callable[[Tensor], Tensor]) -> Tensor:
     """Rows, the first and then by a rule from the squared distances to those chosen."""
     rows = [0]
     while len(rows) < n:
