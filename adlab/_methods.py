@@ -30,6 +30,7 @@ class Method:
     options: Mapping[str, object] = field(default_factory=dict)
     labelled: float = 0.0
     labelled_kinds: int = 1
+    masks: bool = False
     task: str = "detection"
 
 
@@ -48,7 +49,8 @@ def method(
         **more: `options`, those that a result states though they are at their default;
             `labelled`, of a semi-supervised method: the share of labelled anomalies
             among what it learns from; `labelled_kinds`, of how many other classes
-            these are; `task`, "detection" or "open-set".
+            these are, or `masks`, if these are test images with masks; `task`,
+            "detection" or "open-set".
     """
 
     def declare(make: Make) -> Make:

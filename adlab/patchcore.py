@@ -26,6 +26,7 @@ from torch.nn.functional import avg_pool2d
 
 from adlab._checks import check_number, check_vectors
 from adlab._maps import enlarge_and_blur, shrink
+from adlab._methods import method
 from adlab._parameters import Count, ImageScore, NonNegative
 from adlab.backbones import (
     Padding,
@@ -105,6 +106,7 @@ def greedy_coreset(x: Tensor, n: int) -> Tensor:
     return rows
 
 
+@method("patchcore", "PatchCore", chapter=17, options={"backbone": "texnet"})
 @dataclass(eq=False, repr=False)
 class PatchCore(Localizer):
     """The distance of every place to the nearest of a coreset of all places of normal

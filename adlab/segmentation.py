@@ -27,6 +27,7 @@ from torch.nn.functional import (
     softplus,
 )
 
+from adlab._methods import method
 from adlab._parameters import Count, Counts, ImageScore, Positive
 from adlab.detector import LabelledDetector, Localizer
 from adlab.training import seeded, update_batch_norm
@@ -182,6 +183,14 @@ NETWORKS = {"fcn": FCN, "unet": UNet, "unet++": UNetPlusPlus, "segnet": SegNet}
 # -- the detector
 
 
+@method(
+    "segmentation",
+    "segmentation",
+    chapter=17,
+    options={"network": "unet"},
+    labelled=0.1,
+    masks=True,
+)
 @dataclass(eq=False, repr=False)
 class Segmentation(LabelledDetector, Localizer):
     """A network that marks defects: the score of a pixel is the posterior probability

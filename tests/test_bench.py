@@ -25,7 +25,12 @@ from adlab.bench import (
     open_set,
     rows,
 )
-from adlab.bench.detection import count_labelled, load, load_labelled
+from adlab.bench.detection import (
+    count_labelled,
+    hold_out_marked,
+    load,
+    load_labelled,
+)
 from adlab.bench.run import TASKS, Run, execute, run_of
 
 FIBRES = {"size": 64, "n_train": 12, "n_val": 2, "n_test": 10}
@@ -214,6 +219,37 @@ def test_a_share_that_is_asked_for_stands_in_the_row(monkeypatch):
     assert len(load_labelled(run, 90)) == 10
     with pytest.raises(ValueError, match=r"labelled: expected at most .* of class 4"):
         load_labelled(replace(run, labelled=0.9), 90)
+
+
+def test_labelled_anomalies_with_masks_leave_the_test():
+    options = {"size": 32, "n_train": 18, "n_val": 4, "n_test": 12}
+    run = Run("segmentation", "nanofibres", {}, options, labelled=0.1)
+    before = load(run)
+    splits, labelled = hold_out_marked(run, before)
+    assert len(labelled) == 2 and bool(labelled.labels.all())
+    assert bool(labelled.masks.flatten(1).any(1).all())
+    every = torch.cat([splits.test.images, labelled.images]).flatten(1)
+    assert len(every.unique(dim=0)) == len(before.test) == len(every)
+    assert torch.equal(splits.train.images, before.train.images)
+    with pytest.raises(
+        ValueError, match=r"labelled: expected fewer than the 6 .*got 6"
+    ):
+        hold_out_marked(replace(run, labelled=0.25), before)
+
+
+def test_masks_are_needed_where_they_are_learned_from():
+    run = Run("segmentation", "digits", {}, {"normal_class": 3})
+    with pytest.raises(ValueError, match=r"data of 'segmentation': .*masks.*'digits'"):
+        execute(run)
+
+
+def test_row_of_a_method_that_learns_from_masks():
+    options = {"size": 32, "n_train": 18, "n_val": 20, "n_test": 12}
+    quick = {"epochs": 1, "widths": (4, 8)}
+    found = execute(Run("segmentation", "nanofibres", quick, options))[0]
+    assert json.loads(found["settings"])["labelled"] == 0.1
+    assert (found["n_train"], found["n_test"]) == (18, 10)
+    assert 0 <= found["pro"] <= 1
 
 
 def test_share_of_labelled_images():

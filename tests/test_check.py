@@ -23,6 +23,7 @@ from adlab import (
     metrics,
     open_set,
     padim,
+    patchcore,
     pyramids,
     reconstruction,
     similarity,
@@ -46,6 +47,15 @@ def kernel_svdd(x, support, weights, gamma):
     return svdd._squared_distance(x)
 
 
+def front(cost, quality):
+    """By sorting: what is cheaper comes first, of equal cost what is better."""
+    order = np.lexsort((-quality, cost))
+    best = np.r_[-np.inf, np.maximum.accumulate(quality[order])[:-1]]
+    ahead = quality[order] > best
+    led = {(cost[i], quality[i]) for i in order[ahead]}
+    return np.array([row in led for row in zip(cost, quality, strict=True)])
+
+
 OWN = {
     "attention": lambda q, k, v: vt_adl.attention(q, k, v)[0],
     "auroc": metrics.auroc,
@@ -54,6 +64,7 @@ OWN = {
     "cell_masks": inpainting.cell_masks,
     "cell_means": lambda features, k: pyramids.pyramid(features, [k])[0],
     "channel_factors": lambda means, first, second: gate(means, first, second),
+    "coreset": patchcore.greedy_coreset,
     "covariance_penalty": dagmm.covariance_penalty,
     "dirichlet_score": geotrans.dirichlet_score,
     "distance_to_nearest": spade.distance_to_nearest,
@@ -66,6 +77,9 @@ OWN = {
         q.new_zeros(1, len(q), 1),
         gamma,
     ),
+    "images_needed": lambda d, effect: (
+        (norm.ppf([0.975, 0.8]).sum() / effect) ** 2 * np.cov(d)
+    ),
     "inpaint": inpainting.inpaint,
     "kernel_distance": kernel_svdd,
     "kl_divergence": reconstruction.kl_divergence,
@@ -77,6 +91,10 @@ OWN = {
     ),
     "msp_score": open_set.msp_score,
     "oscr": metrics.oscr,
+    "p_values": lambda normal, scores: (
+        (1 + len(normal) - np.searchsorted(np.sort(normal), scores)) / (len(normal) + 1)
+    ),
+    "pareto": lambda cost, quality: front(cost, quality),
     "pixel_gaussian": lambda train, test, reg_covar: (
         PixelGaussian(reg_covar).fit(train).anomaly_map(test)
     ),
@@ -167,6 +185,22 @@ def test_every_known_mistake_is_told_by_its_own_words(name, words, mistake):
 # As students write them
 
 WRONG = {
+    "p_values": {
+        "does not count the new image itself, so that p can be 0": lambda normal, s: [
+            np.mean(normal >= each) for each in s
+        ],
+        "leaves out normal scores that are equal": lambda normal, s: [
+            (1 + np.sum(normal > each)) / (len(normal) + 1) for each in s
+        ],
+        "counts lower scores, so that a high score has a high p": lambda normal, s: OWN[
+            "p_values"
+        ](-normal, -s),
+    },
+    "pareto": {
+        "takes a high cost for good": lambda cost, quality: front(-cost, quality),
+        "takes a low quality for good": lambda cost, quality: front(cost, -quality),
+        "marks the rows that are beaten": lambda cost, quality: ~front(cost, quality),
+    },
     "pixel_gaussian": {
         "forgets the absolute value": lambda train, test, reg: (
             (test - train.mean(0)) / (train.var(0) + reg) ** 0.5
@@ -308,6 +342,15 @@ WRONG = {
         )[:, z.shape[1] :],
         "is wrong": lambda z, x, y: dagmm.with_reconstruction_features(z, x, x),
     },
+    "coreset": {
+        "takes the largest distance to those chosen, not the smallest": lambda x, n: (
+            farthest(x, n, torch.amax)
+        ),
+        "adds the distances to all that are chosen": lambda x, n: farthest(
+            x, n, torch.sum
+        ),
+        "takes the first rows as they come": lambda x, n: torch.arange(n),
+    },
     "covariance_penalty": {
         "takes the trace of the inverse": lambda covariances: sum(
             each.inverse().trace() for each in covariances
@@ -425,6 +468,18 @@ WRONG = {
         "hides a pixel more than once": lambda h, w, cell, n: torch.rand(n, h, w) > 0.9,
         "cuts a cell": lambda h, w, cell, n: inpainting.cell_masks(h, w, 1, n),
         "deals unequal numbers": lambda h, w, cell, n: unequal_masks(h, w, cell, n),
+    },
+    "images_needed": {
+        "forgets the square": lambda d, effect: 2.8015852 * np.std(d, ddof=1) / effect,
+        "forgets the power": lambda d, effect: (
+            3.8414588 * np.var(d, ddof=1) / effect**2
+        ),
+        "divides the variance by n, and not by n - 1": lambda d, effect: (
+            OWN["images_needed"](d, effect) * (len(d) - 1) / len(d)
+        ),
+        "counts twice, as for two groups that are not paired": lambda d, effect: (
+            2 * OWN["images_needed"](d, effect)
+        ),
     },
     "inpaint": {
         "lets the network see": lambda network, images, masks: sum(
@@ -635,6 +690,16 @@ def gaussians(z, means, deviations):
     """The log-densities (N, K) of each component by itself."""
     each = torch.distributions.Normal(means, deviations)
     return each.log_prob(z[:, None]).sum(2)
+
+
+def farthest(x, n, over):
+    """Rows whose distances to those chosen, taken together, are the largest."""
+    rows = [0]
+    for _ in range(n - 1):
+        far = over(torch.cdist(x, x[rows]), 1)
+        far[rows] = -1
+        rows.append(int(far.argmax()))
+    return torch.tensor(rows)
 
 
 def routed(votes, n_iterations, over, kept=1):

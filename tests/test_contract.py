@@ -72,6 +72,7 @@ SMALL = {
     "pyramids": {"width": 4},
     "piade": {"width": 4},
     "vt-adl": {"patch_size": 8, "dim": 8, "n_components": 2},
+    "segmentation": {"widths": (3, 4)},
 }
 GENERATOR = torch.Generator().manual_seed(8)
 IMAGES = torch.rand(16, 1, 24, 24, generator=GENERATOR) * torch.linspace(0.2, 1, 24)
@@ -116,7 +117,6 @@ OTHERS = {
     "padim-pca": lambda: PaDiM(n_features=20, reduction="pca", sigma=2, **RANDOM),
     "padim-random": lambda: PaDiM(n_features=20, image_score="mean", **RANDOM),
     "spade-random": lambda: SPADE(n_neighbors=2, **RANDOM),
-    "patchcore": PatchCore,
     "patchcore-random": lambda: PatchCore(coreset=0.5, image_score="mean", **RANDOM),
     "scales": lambda: MultiScale(StudentTeacher(n_students=1, **TEACHER), SCALES),
     "distilled": lambda: StudentTeacher("distilled", n_students=2, **TEACHER),
@@ -139,7 +139,7 @@ OTHERS = {
     "capsules": lambda: CapsuleAnomaly(epochs=1, **CAPSULES),
     **{
         network: lambda n=network: Segmentation(n, **MARKED)
-        for network in ("unet", "fcn", "unet++", "segnet")
+        for network in ("fcn", "unet++", "segnet")
     },
     "lengths": lambda: CapsuleAnomaly("difference", epochs=1, **CAPSULES),
     "codes": lambda: PyramidalAutoencoder((3,), decoder_input="codes", **PYRAMID),

@@ -881,6 +881,7 @@ def test_the_page_of_methods_lists_them_all(declared):
         ("knn", "adlab.vectors.KNN`|||yes||detection"),
         ("inpainting", "adlab.inpainting.Inpainting`|yes|yes|||detection"),
         ("deep-sad", "adlab.deep_svdd.DeepSAD`||||1 %|detection"),
+        ("segmentation", "adlab.segmentation.Segmentation`|yes|yes||10 %|detection"),
         ("open-set", "|||||open-set"),
     ],
 )

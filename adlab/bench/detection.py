@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,10 @@ def execute(run: Run, root: str | Path | None, device: str) -> list[dict[str, ob
         run.method, run.options, run.weights, seed=run.seed, device=device
     )
     splits = load(run, root)
-    labelled = load_labelled(run, len(splits.train), root)
+    if methods()[run.method].masks:
+        splits, labelled = hold_out_marked(run, splits)
+    else:
+        labelled = load_labelled(run, len(splits.train), root)
     return [measure(detector, splits, labelled)]
 
 
@@ -123,6 +127,26 @@ def load_labelled(
         for kind in range(kinds)
     ]
     return ImageSet(torch.cat(parts), torch.ones(n))
+
+
+def hold_out_marked(run: Run, splits: Splits) -> tuple[Splits, ImageSet]:
+    """For a method that learns from masks: anomalies, drawn at random from the test
+    images, and the splits without them.
+    """
+    test, n = splits.test, count_labelled(len(splits.train), _share(run))
+    if test.masks is None:
+        raise ValueError(
+            f"data of {run.method!r}: expected some with masks, got {run.data!r}"
+        )
+    anomalous = np.flatnonzero(test.labels.numpy())
+    if n >= len(anomalous):
+        raise ValueError(
+            f"labelled: expected fewer than the {len(anomalous)} anomalies of the test, "
+            f"got {n}"
+        )
+    known = anomalous[_some(len(anomalous), n, np.random.default_rng(run.seed))]
+    others = np.setdiff1d(np.arange(len(test)), known)
+    return replace(splits, test=test[others]), test[known]
 
 
 def _of_class(

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from adlab.check.choosing import coreset, images_needed, p_values, pareto
 from adlab.check.decisions import (
     auroc,
     average_precision,
@@ -83,6 +84,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     14: (route, squash),
     15: (cell_means, channel_factors),
     16: (attention, mixture_log_density),
+    17: (coreset, images_needed, p_values, pareto),
 }
 
 
@@ -115,6 +117,7 @@ __all__ = [
     "cell_masks",
     "cell_means",
     "channel_factors",
+    "coreset",
     "covariance_penalty",
     "detector",
     "dirichlet_score",
@@ -124,6 +127,7 @@ __all__ = [
     "error_and_variance",
     "fit_weibull",
     "focal_loss",
+    "images_needed",
     "inpaint",
     "kernel_distance",
     "kl_divergence",
@@ -133,6 +137,8 @@ __all__ = [
     "mixture_log_density",
     "msp_score",
     "oscr",
+    "p_values",
+    "pareto",
     "pixel_gaussian",
     "pool",
     "pro",
