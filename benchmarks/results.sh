@@ -43,6 +43,8 @@ embedded() {
   bench inpainting "${sets[@]}" -o epochs=16
   bench draem "${sets[@]}"
   later "${sets[@]}"
+  bench patchcore "${sets[@]}"
+  bench segmentation "${sets[@]}"
   bench oc-svm "${sets[@]}"
   bench deep-svdd "${sets[@]}"
 }
@@ -65,6 +67,7 @@ mvtec() {
   done
   bench spade "${bottle[@]}" "${resnet[@]}"
   bench spade "${bottle[@]}" "${resnet[@]}" -o n_neighbors=50 --seeds 0
+  bench patchcore "${bottle[@]}" "${resnet[@]}" --seeds 0
   bench padim "${bottle[@]}" -o backbone=resnet18-random
   for method in padim features-gaussian features-knn spade student-teacher; do
     bench $method "${bottle[@]}" "${lite[@]}"
@@ -105,6 +108,7 @@ kolektor() {
   bench features-gaussian "${sdd[@]}" "${resnet[@]}"
   bench features-knn "${sdd[@]}" "${resnet[@]}"
   bench spade "${sdd[@]}" "${resnet[@]}" --seeds 0
+  bench patchcore "${sdd[@]}" "${resnet[@]}" --seeds 0
   large_images "${sdd[@]}" -d "size=(320, 128)"
   bench inpainting "${sdd[@]}" -d "size=(320, 128)" -o patch_size=64 -o epochs=20 --seeds 0
   bench student-teacher "${sdd[@]}" "${resnet[@]}" "${every[@]}" -o epochs=5 --seeds 0
