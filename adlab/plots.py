@@ -1,6 +1,6 @@
 """Figures that several chapters draw. Each function returns a matplotlib Figure, to
-change or save. A notebook shows it where it is the last line of a cell, and elsewhere
-`plt.show()` does.
+change or save; but `outline` draws on one, and `frames` puts several behind a slider. A
+notebook shows it where it is the last line of a cell, and elsewhere `plt.show()` does.
 
 Normal is blue and anomalous is orange, with another line style or hatch beside the
 colour, so that nothing is told by colour alone.
