@@ -306,9 +306,22 @@ def over_windows(values: Tensor, side: int) -> Tensor:
     return (count / conv_transpose2d(1 / values[:, None], ones))[:, 0]
 
 
+def distance(vectors: Tensor, memory: Tensor) -> Tensor:
+    """½ (1 - the largest cosine with a vector of the memory), in [0, 1].
+
+    Args:
+        vectors: unit vectors (B, h, w, D).
+        memory: unit vectors (R, D).
+
+    Returns:
+        (B, h, w).
+    """
+    return ((1 - (vectors @ memory.T).amax(-1)) / 2).clamp(min=0)
+
+
 # -- the detector
 
-NORMAL = ("{}", "flawless {}", "perfect {}", "intact {}", "{} without a flaw")
+NORMAL = ("flawless {}", "perfect {}", "intact {}", "{} without a flaw")
 ANOMALOUS = ("damaged {}", "defective {}", "{} with a flaw")
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "a close view of {}")
 
@@ -324,7 +337,8 @@ class ZeroShot(Localizer):
     score is the mean of the probability of the whole and of the highest such distance.
 
     Args:
-        material: what is inspected, as "wood"; a word that is not known says nothing.
+        material: what is inspected, as "wood"; a word that is not known, as "surface",
+            says nothing.
         normal, anomalous: texts with "{}" for the material.
         templates: texts with "{}" for those.
         sides: of the windows, in sixteenths of the image's side.
@@ -335,7 +349,7 @@ class ZeroShot(Localizer):
     goes through it by itself, and the memory holds single patches, too.
     """
 
-    material: str = ""
+    material: str = "surface"
     normal: Sequence[str] = NORMAL
     anomalous: Sequence[str] = ANOMALOUS
     templates: Sequence[str] = TEMPLATES
@@ -362,50 +376,53 @@ class ZeroShot(Localizer):
                 for states in (self.normal, self.anomalous)
             ]
         )
-        batches = [self._windows(batch) for batch in self._stream(images)]
+        batches = [self._windows(self._features(b)) for b in self._stream(images)]
         if self.memory:
-            sides = zip(*batches, strict=True)
-            self.memory_ = [torch.cat(each).flatten(0, 2) for each in sides]
+            sides = [torch.cat(each) for each in zip(*batches, strict=True)]
+            vectors = [each.flatten(0, 2) for each in sides]
+            self.lengths_ = [len(each) for each in vectors]
+            self.memory_ = torch.cat(vectors)
 
-    def _windows(self, batch: Tensor) -> list[Tensor]:
+    def _features(self, batch: Tensor) -> Tensor:
+        return self.joint_.features(batch)
+
+    def _windows(self, features: Tensor) -> list[Tensor]:
         """Unit vectors of the windows of each side."""
-        features = self.joint_.features(batch)
         return [self.joint_.windows(features, side) for side in self.sides]
 
     def _probability(self, vectors: Tensor) -> Tensor:
         return anomaly_probability(vectors, self.prompts_, self.joint_.scale)
 
-    def _of_whole(self, batch: Tensor) -> Tensor:
+    def _whole(self, features: Tensor) -> Tensor:
         """The probability that the image is anomalous, (B,)."""
-        return self._probability(self.joint_.whole(self.joint_.features(batch)))
+        return self._probability(self.joint_.whole(features))
 
-    def _by_words(self, batch: Tensor) -> Tensor:
+    def _by_words(self, features: Tensor) -> Tensor:
         """At each place the harmonic mean over the sides and the whole, (B, 16, 16)."""
-        whole = self._of_whole(batch)[:, None, None].expand(-1, GRID, GRID)
-        pairs = zip(self._windows(batch), self.sides, strict=True)
+        whole = self._whole(features)[:, None, None].expand(-1, GRID, GRID)
+        pairs = zip(self._windows(features), self.sides, strict=True)
         parts = [over_windows(self._probability(w), side) for w, side in pairs]
         return harmonic_mean([whole, *parts])
 
-    def _by_memory(self, batch: Tensor) -> Tensor:
+    def _by_memory(self, features: Tensor) -> Tensor:
         """At each place the mean over the sides of the distance to the nearest window
         remembered, (B, 16, 16).
         """
-        parts = []
-        for w, side, kept in zip(
-            self._windows(batch), self.sides, self.memory_, strict=True
-        ):
-            cosines = (w.flatten(0, 2) @ kept.T).amax(1).view(w.shape[:3])
-            parts.append(over_windows(((1 - cosines) / 2).clamp(min=0), side))
+        memories = self.memory_.split(self.lengths_)
+        triples = zip(self._windows(features), self.sides, memories, strict=True)
+        parts = [over_windows(distance(w, kept), side) for w, side, kept in triples]
         return torch.stack(parts).mean(0)
 
     def _map(self, batch: Tensor) -> Tensor:
-        maps = self._by_words(batch)
+        features = self._features(batch)
+        maps = self._by_words(features)
         if self.memory:
-            maps = maps + self._by_memory(batch)
+            maps = maps + self._by_memory(features)
         return enlarge_and_blur(maps, *batch.shape[2:], 0)
 
     def _score(self, batch: Tensor) -> Tensor:
-        score = self._of_whole(batch)
+        features = self._features(batch)
+        score = self._whole(features)
         if self.memory:
-            score = (score + self._by_memory(batch).flatten(1).amax(1)) / 2
+            score = (score + self._by_memory(features).flatten(1).amax(1)) / 2
         return score

@@ -63,6 +63,7 @@ from adlab.check.tasks import (
     transform,
 )
 from adlab.check.vt_adl import attention, mixture_log_density
+from adlab.check.zero_shot import anomaly_probability, contrastive_loss, over_windows
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
 
@@ -83,6 +84,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     14: (route, squash),
     15: (cell_means, channel_factors),
     16: (attention, mixture_log_density),
+    18: (anomaly_probability, contrastive_loss, over_windows),
 }
 
 
@@ -108,6 +110,7 @@ def detector(answer: Detector, images: Tensor | None = None) -> None:
 
 __all__ = [
     "CheckError",
+    "anomaly_probability",
     "attention",
     "auroc",
     "average_precision",
@@ -115,6 +118,7 @@ __all__ = [
     "cell_masks",
     "cell_means",
     "channel_factors",
+    "contrastive_loss",
     "covariance_penalty",
     "detector",
     "dirichlet_score",
@@ -133,6 +137,7 @@ __all__ = [
     "mixture_log_density",
     "msp_score",
     "oscr",
+    "over_windows",
     "pixel_gaussian",
     "pool",
     "pro",
