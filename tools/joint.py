@@ -40,8 +40,8 @@ def top_5(joint: JointEmbedding, seed: int, n: int = 100) -> float:
 def main() -> None:
     """Train, report, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=10000)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--n", type=int, default=8000)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--path", type=Path, default=WEIGHTS)
     options = parser.parse_args()
