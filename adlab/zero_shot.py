@@ -45,11 +45,9 @@ from adlab.detector import Localizer
 from adlab.training import minimise, resolve_device, seeded, stream
 
 WEIGHTS = Path(__file__).parent / "weights" / "joint.safetensors"
-GRID, HIDDEN, DIMENSIONS = (
-    16,
-    128,
-    64,
-)  # places along a side, channels, numbers of a vector
+GRID = 16  # places along a side
+HIDDEN, DIMENSIONS = 128, 64  # channels of a place; numbers of a vector
+BATCH, RATE = 128, 3e-3  # of the pretraining: pairs, and Adam's largest step size
 SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # of the cosines, at the start and at most
 WORDS = (
     *("a", "bright", "carpet", "clean", "close", "cloth", "damaged", "dark"),
@@ -176,58 +174,53 @@ def _checked(name: str, texts: object) -> Sequence[str]:
 
 
 def pretrain(
-    images: object,
-    captions: Sequence[str],
-    epochs: int = 20,
-    lr: float = 3e-3,
-    batch_size: int = 128,
-    seed: int = 0,
+    images: object, captions: Sequence[str], epochs: int = 20, seed: int = 0
 ) -> tuple[JointEmbedding, list[float]]:
-    """Learn a joint embedding of images and their captions.
+    """Learn a joint embedding of images and their captions, by Adam, in one cycle.
 
     The features of texnet, 98 kB an image, are computed once and held in memory.
 
     Args:
         images: (N, C, H, W) in [0, 1].
-        captions: N texts; their words are the known ones.
+        captions: N texts; their words, in lower case, are the known ones.
         epochs: passes through the images.
-        lr: step size of Adam, the largest of one cycle.
-        batch_size: pairs that are to be told apart.
         seed: of the weights and of the order.
 
     Returns:
         The embedding, and the mean loss of each epoch.
 
     Raises:
-        TypeError, ValueError: images and captions that do not fit; a number out of its
-            range.
+        TypeError, ValueError: images and captions that do not fit; no number of epochs.
     """
-    texts = _checked("captions", captions)
-    check_number("lr", lr, 0, open_low=True)
+    words = {word for text in _checked("captions", captions) for word in text.split()}
+    check_number("epochs", epochs, 1, whole=True)
     with seeded(seed):
-        joint = JointEmbedding(
-            sorted({word for text in texts for word in text.split()})
-        )
+        joint = JointEmbedding(sorted(words))
         features = torch.cat([joint.features(batch) for batch in stream(images)])
-        if len(features) != len(texts):
+        if len(features) != len(captions):
             raise ValueError(
-                f"captions: expected {len(features)}, one an image, got {len(texts)}"
+                f"captions: expected {len(features)}, one an image, got {len(captions)}"
             )
+        return joint, _learn(joint, features, captions, epochs)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for rows in torch.randperm(len(texts)).split(batch_size):
-                yield features[rows], rows
 
-        def loss(part: Tensor, rows: Tensor) -> Tensor:
-            own = joint.texts([texts[i] for i in rows.tolist()])
-            return contrastive_loss(joint.whole(part), own, joint.scale)
+def _learn(
+    joint: JointEmbedding, features: Tensor, captions: Sequence[str], epochs: int
+) -> list[float]:
+    """Minimise the contrastive loss over batches in random order."""
 
-        steps = epochs * -(-len(texts) // batch_size)
-        optimizer = torch.optim.Adam(joint.parameters(), lr)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)
-        return joint, minimise(
-            joint, loss, batches, optimizer, epochs=epochs, schedule=cycle
-        )
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(len(features)).split(BATCH):
+            yield features[rows], rows
+
+    def loss(part: Tensor, rows: Tensor) -> Tensor:
+        own = joint.texts([captions[i] for i in rows.tolist()])
+        return contrastive_loss(joint.whole(part), own, joint.scale)
+
+    optimizer = torch.optim.Adam(joint.parameters(), RATE)
+    steps = epochs * math.ceil(len(features) / BATCH)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    return minimise(joint, loss, batches, optimizer, epochs=epochs, schedule=cycle)
 
 
 def joint_embedding() -> JointEmbedding:
@@ -376,12 +369,19 @@ class ZeroShot(Localizer):
                 for states in (self.normal, self.anomalous)
             ]
         )
-        batches = [self._windows(self._features(b)) for b in self._stream(images)]
         if self.memory:
-            sides = [torch.cat(each) for each in zip(*batches, strict=True)]
-            vectors = [each.flatten(0, 2) for each in sides]
-            self.lengths_ = [len(each) for each in vectors]
-            self.memory_ = torch.cat(vectors)
+            self._remember(images)
+        else:
+            for _ in self._stream(images):  # to know their shape
+                pass
+
+    def _remember(self, images: object) -> None:
+        """All windows of all images, those of one side after those of the other."""
+        batches = [self._windows(self._features(b)) for b in self._stream(images)]
+        sides = [torch.cat(each) for each in zip(*batches, strict=True)]
+        vectors = [each.flatten(0, 2) for each in sides]
+        self.lengths_ = [len(each) for each in vectors]
+        self.memory_ = torch.cat(vectors)
 
     def _features(self, batch: Tensor) -> Tensor:
         return self.joint_.features(batch)

@@ -160,7 +160,7 @@ def test_the_weights_that_come_along_are_small_and_know_their_captions():
 
 def test_pretraining_lowers_the_loss_and_the_seed_decides():
     pictures, captions = captioned(48, seed=1)
-    options = {"epochs": 6, "batch_size": 16, "seed": 3}
+    options = {"epochs": 12, "seed": 3}
     joint, losses = pretrain(pictures, captions, **options)
     again, _ = pretrain(pictures, captions, **options)
     assert losses[-1] < losses[0] - 0.2
@@ -234,7 +234,7 @@ test_bad_input = refuses(
     (lambda: shipped().texts([]), ValueError, "texts…at least one text…none"),
     (lambda: shipped().texts(["xyzzy"]), ValueError, "texts…a known word…'xyzzy'"),
     (lambda: pretrain(PICTURES, CAPTIONS[:2]), ValueError, "captions…3…got 2"),
-    (lambda: pretrain(PICTURES, CAPTIONS, lr=0), ValueError, "lr…a number…got 0"),
+    (lambda: pretrain(PICTURES, CAPTIONS, 0), ValueError, "epochs…an integer…got 0"),
     (lambda: prompt_embedding(shipped(), []), ValueError, "states…at least one…none"),
     (lambda: ZeroShot(sides=(17,)), ValueError, "sides…an integer…17"),
     (lambda: ZeroShot(normal="flawless"), TypeError, "normal…a list…'flawless'"),
