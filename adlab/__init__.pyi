@@ -40,6 +40,7 @@ from . import (
     unet as unet,
     vectors as vectors,
     vt_adl as vt_adl,
+    zero_shot as zero_shot,
 )
 from .capsules import CapsuleAnomaly as CapsuleAnomaly
 from .contract import check_detector as check_detector

@@ -12,7 +12,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from adlab._checks import check_number, check_scores
 
@@ -58,12 +57,14 @@ def tolerance_threshold(scores: object, fpr: float, confidence: float = 0.95) ->
     fpr). Source: Wilks, Determination of sample sizes for setting tolerance limits,
     1941.
     """
+    from scipy.stats import beta  # slow to import, and needed here only
+
     for name, value in ("fpr", fpr), ("confidence", confidence):
         check_number(name, value, 0, 1, open_low=True, open_high=True)
     scores = np.sort(check_scores(scores))
     n = len(scores)
     ranks = np.arange(1, n + 1)
-    holds = stats.beta.cdf(fpr, n + 1 - ranks, ranks) >= confidence
+    holds = beta.cdf(fpr, n + 1 - ranks, ranks) >= confidence
     if not holds.any():
         needed = math.ceil(math.log1p(-confidence) / math.log1p(-fpr) - ROUNDING)
         raise ValueError(

@@ -8,7 +8,16 @@ import torch
 from scipy.stats import expon, norm, rankdata, weibull_min
 from skimage.metrics import structural_similarity
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
-from torch.nn.functional import adaptive_max_pool2d, mse_loss, normalize, softmax
+from torch.nn.functional import (
+    adaptive_max_pool2d,
+    conv2d,
+    cross_entropy,
+    max_pool2d,
+    mse_loss,
+    normalize,
+    pad,
+    softmax,
+)
 
 import adlab
 from adlab import (
@@ -32,6 +41,7 @@ from adlab import (
     transfer,
     vectors,
     vt_adl,
+    zero_shot,
 )
 from adlab.check import CheckError
 from adlab.vectors import KNN, Gaussian, PixelGaussian
@@ -57,6 +67,9 @@ def front(cost, quality):
 
 
 OWN = {
+    "anomaly_probability": lambda z, n, a, scale: zero_shot.anomaly_probability(
+        z, torch.stack([n, a]), scale
+    ),
     "attention": lambda q, k, v: vt_adl.attention(q, k, v)[0],
     "auroc": metrics.auroc,
     "average_precision": metrics.average_precision,
@@ -64,6 +77,7 @@ OWN = {
     "cell_masks": inpainting.cell_masks,
     "cell_means": lambda features, k: pyramids.pyramid(features, [k])[0],
     "channel_factors": lambda means, first, second: gate(means, first, second),
+    "contrastive_loss": zero_shot.contrastive_loss,
     "coreset": patchcore.greedy_coreset,
     "covariance_penalty": dagmm.covariance_penalty,
     "dirichlet_score": geotrans.dirichlet_score,
@@ -91,6 +105,7 @@ OWN = {
     ),
     "msp_score": open_set.msp_score,
     "oscr": metrics.oscr,
+    "over_windows": zero_shot.over_windows,
     "p_values": lambda normal, scores: (
         (1 + len(normal) - np.searchsorted(np.sort(normal), scores)) / (len(normal) + 1)
     ),
@@ -632,7 +647,64 @@ WRONG = {
         ).log(),
         "returns another shape": lambda z, w, m, s: gaussians(z, m, s),
     },
+    "contrastive_loss": {
+        "asks only which text belongs": lambda z, t, scale: one_way(z, t, scale),
+        "asks only which image belongs": lambda z, t, scale: one_way(t, z, scale),
+        "forgets the scale": lambda z, t, scale: zero_shot.contrastive_loss(z, t, 1),
+        "divides by the scale": lambda z, t, scale: zero_shot.contrastive_loss(
+            z, t, 1 / scale
+        ),
+        "adds the two directions": lambda z, t, scale: (
+            2 * zero_shot.contrastive_loss(z, t, scale)
+        ),
+        "is a sum over the pairs": lambda z, t, scale: (
+            len(z) * zero_shot.contrastive_loss(z, t, scale)
+        ),
+        "is wrong": lambda z, t, scale: ((z - t) ** 2).sum(),
+    },
+    "anomaly_probability": {
+        "gives the probability of the normal": lambda z, n, a, scale: (
+            1 - OWN["anomaly_probability"](z, n, a, scale)
+        ),
+        "forgets the scale": lambda z, n, a, scale: OWN["anomaly_probability"](
+            z, n, a, 1
+        ),
+        "divides by the scale": lambda z, n, a, scale: OWN["anomaly_probability"](
+            z, n, a, 1 / scale
+        ),
+        "gives the difference": lambda z, n, a, scale: scale * (z @ a - z @ n),
+        "gives the cosine": lambda z, n, a, scale: (z * a).sum(1),
+        "competes over the images": lambda z, n, a, scale: softmax(scale * z @ a, 0),
+        "returns another shape": lambda z, n, a, scale: torch.stack([z @ n, z @ a], 1),
+    },
+    "over_windows": {
+        "takes the arithmetic mean": lambda v, k: spread(v, k) / spread(0 * v + 1, k),
+        "takes the lowest": lambda v, k: -highest(-v, k),
+        "takes the highest": lambda v, k: highest(v, k),
+        "divides by the square of the side": lambda v, k: k * k / spread(1 / v, k),
+        "sums the inverses": lambda v, k: spread(1 / v, k),
+        "returns another shape": lambda v, k: v[:, None],
+    },
 }
+
+
+def one_way(images, texts, scale):
+    """Cross-entropy over the texts only."""
+    logits = scale * images @ texts.T
+    return cross_entropy(logits, torch.arange(len(logits)))
+
+
+def spread(values, side):
+    """Sums over the windows that each place lies in."""
+    return conv2d(
+        pad(values, [side - 1] * 4)[:, None], values.new_ones(1, 1, side, side)
+    )[:, 0]
+
+
+def highest(values, side):
+    """Maxima over the windows that each place lies in."""
+    padded = pad(values, [side - 1] * 4, value=-np.inf)
+    return max_pool2d(padded, side, 1)
 
 
 def gate(means, first, second):

@@ -150,6 +150,8 @@ OTHERS = {
     "soft": lambda: DeepSVDD("soft-boundary", pretrain_epochs=0, epochs=1),
     "fine-tuned": lambda: ContinualAutoencoder(width=8, epochs=1),
     "consolidated": lambda: ContinualAutoencoder("ewc", width=8, epochs=1),
+    "zero-shot": lambda: adlab.zero_shot.ZeroShot(sides=(3,)),
+    "few-shot": lambda: adlab.zero_shot.ZeroShot("wood", memory=True),
     "replayed": lambda: ContinualAutoencoder("replay", capacity=4, epochs=1),
 }
 PROBABILITY = "reconstruction-probability"

@@ -28,6 +28,7 @@ from adlab.vectors import (
     PCAResidual,
     PixelGaussian,
 )
+from adlab.zero_shot import ZeroShot
 
 SIZE = 44  # the smallest that every loss can measure
 SMALL = {"widths": (4, 8), "patch_size": SIZE, "epochs": 1}
@@ -94,6 +95,10 @@ LOCALIZERS = {
         ("mixture", "self-conditioned"),
         **{"patch_size": 4, "dim": 8, "n_components": 3, "epochs": 1},
     ),
+    **{
+        f"zero-shot-{memory}": lambda m=memory: ZeroShot(memory=m)
+        for memory in (False, True)
+    },
     "pixels": PixelGaussian,
     "tiled": lambda: Tiled(PixelGaussian(), 32, 8),
     "pca": lambda: PCAResidual(4),

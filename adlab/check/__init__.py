@@ -64,6 +64,7 @@ from adlab.check.tasks import (
     transform,
 )
 from adlab.check.vt_adl import attention, mixture_log_density
+from adlab.check.zero_shot import anomaly_probability, contrastive_loss, over_windows
 from adlab.contract import CLAUSES, check_detector
 from adlab.detector import Detector
 
@@ -85,6 +86,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     15: (cell_means, channel_factors),
     16: (attention, mixture_log_density),
     17: (coreset, images_needed, p_values, pareto),
+    18: (anomaly_probability, contrastive_loss, over_windows),
 }
 
 
@@ -110,6 +112,7 @@ def detector(answer: Detector, images: Tensor | None = None) -> None:
 
 __all__ = [
     "CheckError",
+    "anomaly_probability",
     "attention",
     "auroc",
     "average_precision",
@@ -117,6 +120,7 @@ __all__ = [
     "cell_masks",
     "cell_means",
     "channel_factors",
+    "contrastive_loss",
     "coreset",
     "covariance_penalty",
     "detector",
@@ -137,6 +141,7 @@ __all__ = [
     "mixture_log_density",
     "msp_score",
     "oscr",
+    "over_windows",
     "p_values",
     "pareto",
     "pixel_gaussian",

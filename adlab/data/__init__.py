@@ -21,8 +21,8 @@ class DataSet:
         room: the module of this package whose function loads it; it is imported when
             the data are asked for.
         licence: as a person would write it.
-        axis: the option that tells its cases apart, "normal_class", "category" or
-            "world"; none where there is one case.
+        axis: the option that tells its cases apart, "normal_class", "category", "world"
+            or "material"; none where there is one case.
         numbers: the values of "normal_class".
         split_before: whether it comes divided into training and test images of all
             classes, so that training images of an anomalous class are no test images.
@@ -46,6 +46,7 @@ DATA_SETS = {
     "digits": DataSet("digits", "CC BY 4.0", "normal_class", embedded=True),
     "gaussian-field": DataSet("gaussian_field", **_OURS),
     "worlds": DataSet("worlds", axis="world", **_OURS),
+    "materials": DataSet("materials", axis="material", **_OURS),
     "mnist": DataSet(licence="CC BY-SA 3.0", **_CLASSES),
     "fashion-mnist": DataSet(licence="MIT", **_CLASSES),
     "kmnist": DataSet(licence="CC BY-SA 4.0", **_CLASSES),
@@ -139,6 +140,10 @@ def cases(name: str) -> tuple[str, Sequence[object]]:
         from adlab.data.worlds import WORLDS
 
         return axis, tuple(WORLDS)
+    if axis == "material":
+        from adlab.data.materials import MATERIALS
+
+        return axis, tuple(MATERIALS)
     return axis, DATA_SETS[name].numbers if axis else ()
 
 
