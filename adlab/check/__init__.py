@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from adlab.check.changes import cusum, ewc_penalty, forgetting, squared_gradients
 from adlab.check.decisions import (
     auroc,
     average_precision,
@@ -83,6 +84,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     14: (route, squash),
     15: (cell_means, channel_factors),
     16: (attention, mixture_log_density),
+    19: (cusum, ewc_penalty, forgetting, squared_gradients),
 }
 
 
@@ -116,14 +118,17 @@ __all__ = [
     "cell_means",
     "channel_factors",
     "covariance_penalty",
+    "cusum",
     "detector",
     "dirichlet_score",
     "distance_to_nearest",
     "e_step",
     "energy_score",
     "error_and_variance",
+    "ewc_penalty",
     "fit_weibull",
     "focal_loss",
+    "forgetting",
     "inpaint",
     "kernel_distance",
     "kl_divergence",
@@ -141,6 +146,7 @@ __all__ = [
     "sample",
     "soft_boundary_loss",
     "softmax_score",
+    "squared_gradients",
     "squash",
     "ssim",
     "transform",
