@@ -15,7 +15,7 @@ from adlab.check.engine import compared
 
 
 def _stream(rng: np.random.Generator, size: int) -> tuple[np.ndarray, float, float]:
-    mean, slack = float(rng.normal().round(1)), float(rng.choice([0.1, 0.3, 0.5]))
+    mean, slack = round(float(rng.normal()), 1), float(rng.choice([0.1, 0.3, 0.5]))
     return (mean + rng.normal(0.3, 1, 2 + 2 * size)).round(1), mean, slack
 
 
