@@ -23,6 +23,8 @@ import adlab
 from adlab import (
     capsules,
     check,
+    continual,
+    control,
     dagmm,
     decision,
     deep_svdd,
@@ -80,17 +82,20 @@ OWN = {
     "contrastive_loss": zero_shot.contrastive_loss,
     "coreset": patchcore.greedy_coreset,
     "covariance_penalty": dagmm.covariance_penalty,
+    "cusum": control.cusum,
     "dirichlet_score": geotrans.dirichlet_score,
     "distance_to_nearest": spade.distance_to_nearest,
     "e_step": lambda x, w, m, c: vectors.e_step(x, w, m, vectors.cholesky_factors(c)),
     "energy_score": open_set.energy_score,
     "error_and_variance": student_teacher.error_and_variance,
+    "ewc_penalty": lambda *given: penalty_of_a_line(*given),
     "fit_weibull": open_set.fit_weibull,
     "focal_loss": lambda q, gamma: draem.focal_loss(
         torch.stack([q, 1 - q]).log()[None, :, :, None],
         q.new_zeros(1, len(q), 1),
         gamma,
     ),
+    "forgetting": continual.forgetting,
     "images_needed": lambda d, effect: (
         (norm.ppf([0.975, 0.8]).sum() / effect) ** 2 * np.cov(d)
     ),
@@ -120,6 +125,7 @@ OWN = {
     "sample": reconstruction.sample,
     "soft_boundary_loss": deep_svdd.soft_boundary_loss,
     "softmax_score": geotrans.softmax_score,
+    "squared_gradients": lambda x, y, w: fisher_of_a_line(x, y, w),
     "squash": capsules.squash,
     "ssim": lambda x, y, data_range: similarity.ssim(x, y, data_range=data_range),
     "transform": geotrans.transform,
@@ -622,6 +628,42 @@ WRONG = {
         "multiplies the channels": lambda z, a, b: z * gate(z, a, b),
         "returns another shape": lambda z, a, b: gate(z, a, b)[..., None, None],
     },
+    "cusum": {
+        "lets the sum fall below zero": lambda s, mean, k: np.cumsum(s - mean - k),
+        "forgets the slack": lambda s, mean, k: control.cusum(s, mean, 0),
+        "forgets the mean": lambda s, mean, k: control.cusum(s, 0, k),
+        "adds the slack": lambda s, mean, k: control.cusum(s, mean - 2 * k, k),
+        "looks at falling scores, too": lambda s, mean, k: np.maximum(
+            control.cusum(s, mean, k), control.cusum(-s, -mean, k)
+        ),
+        "returns another shape": lambda s, mean, k: np.r_[0, control.cusum(s, mean, k)],
+    },
+    "forgetting": {
+        "has the wrong sign": lambda a: -continual.forgetting(a),
+        "takes the diagonal": lambda a: (np.diag(a) - a[-1])[:-1],
+        "counts the last row": lambda a: continual.forgetting(a).clip(0),
+        "has rows and columns the wrong way": lambda a: continual.forgetting(a.T),
+        "returns another shape": lambda a: a[:-1].max(0) - a[-1],
+    },
+    "squared_gradients": {
+        "squares the mean gradient": lambda x, y, w: ((x @ w - y) @ x / len(x)) ** 2,
+        "forgets the square": lambda x, y, w: (x @ w - y) @ x / len(x),
+        "takes the sum over samples": lambda x, y, w: (x @ w - y) ** 2 @ x**2,
+        "forgets the residual": lambda x, y, w: (x**2).mean(0),
+        "takes the gradient of the squared error": lambda x, y, w: (
+            4 * fisher_of_a_line(x, y, w)
+        ),
+    },
+    "ewc_penalty": {
+        "forgets the half": lambda w, old, f, k: 2 * penalty_of_a_line(w, old, f, k),
+        "forgets the Fisher": lambda w, old, f, k: (
+            k / 2 * mse_loss(w, old, reduction="sum")
+        ),
+        "forgets the strength": lambda w, old, f, k: penalty_of_a_line(w, old, f, 1),
+        "pulls the weights to zero": lambda w, old, f, k: k / 2 * f @ w**2,
+        "takes the mean": lambda w, old, f, k: (k / 2 * f * (w - old) ** 2).mean(),
+        "takes absolute": lambda w, old, f, k: k / 2 * f @ abs(w - old),
+    },
     "attention": {
         "forgets to divide by the root of d": lambda q, k, v: (q @ k.T).softmax(1) @ v,
         "divides by d, not by its root": lambda q, k, v: (
@@ -714,6 +756,24 @@ def gate(means, first, second):
         torch.nn.Parameter(matrix, requires_grad=False) for matrix in (first, second)
     )
     return block.factors(means[:, :, None, None])
+
+
+def line(weights):
+    """A regression, and half of the mean of its squared errors."""
+    model = torch.nn.Linear(len(weights), 1, bias=False).double()
+    model.weight.data[0] = weights
+    return model, lambda x, y: mse_loss(model(x)[:, 0], y) / 2
+
+
+def fisher_of_a_line(x, y, w):
+    return continual.fisher_diagonal(*line(w), [(x, y)])
+
+
+def penalty_of_a_line(weights, anchor, fisher, strength):
+    model, _ = line(anchor)
+    penalty = continual.ewc_penalty(model, fisher, strength)
+    model.weight.data[0] = weights
+    return penalty()
 
 
 def over_cells(features, k, summary, overlap=True):

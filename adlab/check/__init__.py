@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from adlab.check.changes import cusum, ewc_penalty, forgetting, squared_gradients
 from adlab.check.choosing import coreset, images_needed, p_values, pareto
 from adlab.check.decisions import (
     auroc,
@@ -87,6 +88,7 @@ CHAPTERS: dict[int, tuple[Check, ...]] = {  # whose exercises they try
     16: (attention, mixture_log_density),
     17: (coreset, images_needed, p_values, pareto),
     18: (anomaly_probability, contrastive_loss, over_windows),
+    19: (cusum, ewc_penalty, forgetting, squared_gradients),
 }
 
 
@@ -123,14 +125,17 @@ __all__ = [
     "contrastive_loss",
     "coreset",
     "covariance_penalty",
+    "cusum",
     "detector",
     "dirichlet_score",
     "distance_to_nearest",
     "e_step",
     "energy_score",
     "error_and_variance",
+    "ewc_penalty",
     "fit_weibull",
     "focal_loss",
+    "forgetting",
     "images_needed",
     "inpaint",
     "kernel_distance",
@@ -152,6 +157,7 @@ __all__ = [
     "sample",
     "soft_boundary_loss",
     "softmax_score",
+    "squared_gradients",
     "squash",
     "ssim",
     "transform",
