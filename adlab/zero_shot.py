@@ -116,7 +116,7 @@ class JointEmbedding(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Of the cosines, 1 / τ: learned, and at most 100."""
+        """The factor 1 / τ of the cosines, which is learned, and at most 100."""
         return self.log_scale.exp().clamp(max=LARGEST_SCALE)
 
     @torch.no_grad()
