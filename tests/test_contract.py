@@ -392,7 +392,7 @@ KINDS = [
     ("depth n_heads", COUNT),
     ("epochs pretrain_epochs", WHOLE),
     ("seed", [*WHOLE, (None, TypeError, "an integer…NoneType")]),
-    ("widths cell_sizes sizes", COUNTS),
+    ("widths cell_sizes sizes sides", COUNTS),
     ("reg_covar weight_decay tol eta sigma strength", AMOUNT),
     ("energy_weight penalty_weight ssim_weight gms_weight", AMOUNT),
     ("focusing reconstruction_weight perceptual_weight error_weight", AMOUNT),
