@@ -32,7 +32,7 @@ def built_pages(html):
     """Return the pages of a built book. The first address only leads to the welcome page,
     and the page of a wrong one finds its style sheets only where the book is published.
     """
-    found = sorted([*html.glob("*.html"), *html.glob("*/*.html")])
+    found = sorted([*html.glob("*.html"), *html.glob("[!_]*/*.html")])
     return [path for path in found if path.name not in ("404.html", "index.html")] + [
         html / "book" / "index.html"
     ]
