@@ -70,7 +70,7 @@ def test_size(root):
 
 
 def test_a_hundred_cases():
-    assert cases("coil-100") == ("normal_class", range(1, 101))
+    assert cases("coil-100") == ("normal_class", tuple(range(1, 101)))
 
 
 def test_what_is_missing_or_wrong_is_named(root, tmp_path):

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from adlab._checks import check_choice
 from adlab.data.alignment import align
@@ -23,7 +24,8 @@ class DataSet:
         licence: as a person would write it.
         axis: the option that tells its cases apart, "normal_class", "category", "world"
             or "material"; none where there is one case.
-        numbers: the values of "normal_class".
+        values: the name of its cases in its room; none where they are the classes 0 to 9,
+            or categories.
         split_before: whether it comes divided into training and test images of all
             classes, so that training images of an anomalous class are no test images.
         embedded: whether it needs neither network nor files.
@@ -32,7 +34,7 @@ class DataSet:
     room: str
     licence: str
     axis: str = ""
-    numbers: range = range(10)
+    values: str = ""
     split_before: bool = False
     embedded: bool = False
 
@@ -45,14 +47,14 @@ DATA_SETS = {
     "textures": DataSet("textures", "CC0", embedded=True),
     "digits": DataSet("digits", "CC BY 4.0", "normal_class", embedded=True),
     "gaussian-field": DataSet("gaussian_field", **_OURS),
-    "worlds": DataSet("worlds", axis="world", **_OURS),
-    "materials": DataSet("materials", axis="material", **_OURS),
+    "worlds": DataSet("worlds", axis="world", values="WORLDS", **_OURS),
+    "materials": DataSet("materials", axis="material", values="MATERIALS", **_OURS),
     "mnist": DataSet(licence="CC BY-SA 3.0", **_CLASSES),
     "fashion-mnist": DataSet(licence="MIT", **_CLASSES),
     "kmnist": DataSet(licence="CC BY-SA 4.0", **_CLASSES),
     "cifar10": DataSet(licence="none stated", **_CLASSES),
     "coil-100": DataSet(
-        "coil", "non-commercial research", "normal_class", numbers=range(1, 101)
+        "coil", "non-commercial research", "normal_class", values="OBJECTS"
     ),
     "mvtec-ad": DataSet("folders", "CC BY-NC-SA 4.0", "category"),
     "btad": DataSet("folders", "see the owner's page", "category"),
@@ -119,8 +121,11 @@ def loader(name: str) -> Callable[..., Splits]:
         ValueError: an unknown name; the message lists the known ones.
     """
     check_choice("name", name, DATA_SETS)
-    room = importlib.import_module(f"adlab.data.{DATA_SETS[name].room}")
-    return getattr(room, name.replace("-", "_"))
+    return getattr(_room(name), name.replace("-", "_"))
+
+
+def _room(name: str) -> ModuleType:
+    return importlib.import_module(f"adlab.data.{DATA_SETS[name].room}")
 
 
 def cases(name: str) -> tuple[str, Sequence[object]]:
@@ -136,15 +141,9 @@ def cases(name: str) -> tuple[str, Sequence[object]]:
         from adlab.data.folders import BENCHMARKS
 
         return axis, BENCHMARKS[name].categories
-    if axis == "world":
-        from adlab.data.worlds import WORLDS
-
-        return axis, tuple(WORLDS)
-    if axis == "material":
-        from adlab.data.materials import MATERIALS
-
-        return axis, tuple(MATERIALS)
-    return axis, DATA_SETS[name].numbers if axis else ()
+    if DATA_SETS[name].values:
+        return axis, tuple(getattr(_room(name), DATA_SETS[name].values))
+    return axis, range(10) if axis else ()
 
 
 def from_folder(path: object, **options: object) -> Splits:

@@ -59,9 +59,9 @@ def coil_100(
         ValueError, TypeError: an option out of its range, an object that is not there,
             a file that cannot be read.
     """
-    check_number("normal_class", normal_class, 1, len(OBJECTS), whole=True)
+    check_number("normal_class", normal_class, 1, OBJECTS[-1], whole=True)
     check_number("seed", seed, 0, whole=True)
-    views = _views(_find(root))
+    views = _find(root)
     if normal_class not in views:
         raise ValueError(
             f"normal_class: expected an object that is on disk, of {len(views)}; got "
@@ -76,21 +76,27 @@ def coil_100(
     return read_splits(samples, size, None, val_fraction, seed, masks=False)
 
 
-def _find(root: str | os.PathLike | None) -> Path:
-    """The folder of the images, after unpacking the archive if there is only that."""
+def _find(root: str | os.PathLike | None) -> dict[int, list[Path]]:
+    """The files of each object, after unpacking the archive if there is only that."""
     root = data_root(root)
     folders = [root / name for name in FOLDERS]
-    for archive in (folder / ARCHIVE for folder in folders):
-        if archive.is_file() and not any(map(_views, folders)):
-            unpack(archive, root / FOLDERS[0])
-    for folder in folders:
-        if _views(folder):
-            return folder
+    if views := _first(folders):
+        return views
+    archives = [folder / ARCHIVE for folder in folders if (folder / ARCHIVE).is_file()]
+    if archives:
+        unpack(archives[0], root / FOLDERS[0])
+        if views := _first(folders):
+            return views
     raise FileNotFoundError(
         f"root: expected the images obj1__0.png to obj100__355.png of COIL-100, or {ARCHIVE}, in "
         f"{', '.join(map(str, folders))}. It is not downloaded: get it from {PAGE}, and put it at "
         f"{folders[0]}; or name another folder with root= or ADLAB_DATA."
     )
+
+
+def _first(folders: list[Path]) -> dict[int, list[Path]]:
+    """The views of the first folder that has any."""
+    return next(filter(None, map(_views, folders)), {})
 
 
 def _views(folder: Path) -> dict[int, list[Path]]:

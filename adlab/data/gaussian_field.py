@@ -19,7 +19,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from adlab._checks import check_choice, check_images, check_number
-from adlab.data.imageset import ImageSet, Splits, check_counts
+from adlab.data.imageset import ImageSet, Splits, check_split_counts
 
 MEAN = 0.5
 AMPLITUDE = 0.04  # standard deviation of a pixel
@@ -62,7 +62,7 @@ def gaussian_field(
         ValueError, TypeError: an option out of its range, or a bump so strong that
             pixels could leave [0, 1].
     """
-    check_counts(n_train, n_val, n_test)
+    check_split_counts(n_train, n_val, n_test)
     check_choice("random_position", random_position, (False, True))
     check_number("seed", seed, 0, whole=True)
     bump, spectrum = (

@@ -104,7 +104,7 @@ class ImageSet:
         return f"ImageSet({n} images of {size}, {anomalous} anomalous, {masks})"
 
 
-def check_counts(n_train: object, n_val: object, n_test: object) -> None:
+def check_split_counts(n_train: object, n_val: object, n_test: object) -> None:
     """How many images of each split to generate: a test needs both kinds."""
     counts = {"n_train": (n_train, 1), "n_val": (n_val, 1), "n_test": (n_test, 2)}
     for name, (number, least) in counts.items():

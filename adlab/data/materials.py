@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import ImageSet, Splits, check_counts, set_of
+from adlab.data.imageset import ImageSet, Splits, check_split_counts, set_of
 
 SIZE = 64  # side of an image, in pixels
 Rng = np.random.Generator
@@ -177,7 +177,7 @@ def materials(
     """
     check_choice("material", material, MATERIALS)
     _check_kinds(kinds)
-    check_counts(n_train, n_val, n_test)
+    check_split_counts(n_train, n_val, n_test)
     check_number("seed", seed, 0, whole=True)
     odd = [kinds[i % len(kinds)] for i in range(n_test // 2)]
     wanted = [["good"] * n_train, ["good"] * n_val, ["good"] * (n_test - len(odd)), odd]

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from adlab._checks import check_number
-from adlab.data.imageset import Splits, check_counts, set_of
+from adlab.data.imageset import Splits, check_split_counts, set_of
 from adlab.data.sem import (
     LAYERS,
     RADIUS,
@@ -77,7 +77,7 @@ def nanofibres(
         ValueError, TypeError: an option out of its range.
     """
     check_number("size", size, 32, 512, whole=True)
-    check_counts(n_train, n_val, n_test)
+    check_split_counts(n_train, n_val, n_test)
     check_number("contrast", contrast, 0, 1, open_low=True)
     check_number("seed", seed, 0, whole=True)
     train = [_normal(size, _streams(seed, TRAIN, i)) for i in range(n_train)]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import ImageSet, Splits, check_counts, set_of
+from adlab.data.imageset import ImageSet, Splits, check_split_counts, set_of
 
 OUTSIDE, WORKING, DEFECTIVE = 0.0, 0.5, 1.0  # the three values of a pixel
 TRAIN, VAL, TEST, ANOMALIES, PATTERN_SET = range(
@@ -54,7 +54,7 @@ def wafers(
         ValueError, TypeError: an option out of its range.
     """
     check_number("size", size, 32, 256, whole=True)
-    check_counts(n_train, n_val, n_test)
+    check_split_counts(n_train, n_val, n_test)
     check_number("noise", noise, 0, 0.5)
     check_number("seed", seed, 0, whole=True)
     test = [("good", (TEST, i)) for i in range(n_test - n_test // 2)]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import Splits, check_counts, set_of
+from adlab.data.imageset import Splits, check_split_counts, set_of
 
 Drawn = tuple[np.ndarray, np.ndarray]  # an image in [0, 1] and its mask, both (H, W)
 
@@ -45,7 +45,7 @@ def worlds(
         ValueError, TypeError: an option out of its range.
     """
     check_choice("world", world, WORLDS)
-    check_counts(n_train, n_val, n_test)
+    check_split_counts(n_train, n_val, n_test)
     check_number("seed", seed, 0, whole=True)
     draw, kinds = WORLDS[world]
     odd = [kinds[i % 2] for i in range(n_test // 2)]
