@@ -4,7 +4,7 @@ test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,6 +119,40 @@ def set_of(pictures: Iterable[tuple[np.ndarray, np.ndarray, str]]) -> ImageSet:
         np.array([kind != "good" for kind in kinds]),
         np.stack(masks),
         list(kinds),
+    )
+
+
+def generated(
+    draw: Callable[[str, np.random.Generator], tuple[np.ndarray, np.ndarray]],
+    kinds: Sequence[str],
+    counts: tuple[int, int, int],
+    seed: int,
+) -> Splits:
+    """Splits of drawn pictures, each from a random stream of its own, so that more images
+    leave the others as they are; half of the test (rounded down) is anomalous, and the
+    kinds take turns.
+
+    Args:
+        draw: from a kind, "good" or one of `kinds`, and random numbers to an image (H, W)
+            and its mask.
+        kinds: of anomalies.
+        counts: numbers of images for training, validation and test.
+        seed: of all that is random.
+    """
+    n_train, n_val, n_test = counts
+    odd = [kinds[i % len(kinds)] for i in range(n_test // 2)]
+    wanted = [["good"] * n_train, ["good"] * n_val, ["good"] * (n_test - len(odd)), odd]
+    train, val, good, anomalous = (
+        [(kind, np.random.SeedSequence(seed, spawn_key=(part, i))) for i, kind in row]
+        for part, row in enumerate(map(enumerate, wanted))
+    )
+    return Splits(
+        *(
+            set_of(
+                (*draw(kind, np.random.default_rng(key)), kind) for kind, key in rows
+            )
+            for rows in (train, val, good + anomalous)
+        )
     )
 
 

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import ImageSet, Splits, check_split_counts, set_of
+from adlab.data.imageset import ImageSet, Splits, check_split_counts, generated, set_of
 
 SIZE = 64  # side of an image, in pixels
 Rng = np.random.Generator
@@ -179,16 +179,11 @@ def materials(
     _check_kinds(kinds)
     check_split_counts(n_train, n_val, n_test)
     check_number("seed", seed, 0, whole=True)
-    odd = [kinds[i % len(kinds)] for i in range(n_test // 2)]
-    wanted = [["good"] * n_train, ["good"] * n_val, ["good"] * (n_test - len(odd)), odd]
-    train, val, good, anomalous = (
-        [
-            (*_picture(material, kind, _stream(seed, part, i))[:2], kind)
-            for i, kind in enumerate(row)
-        ]
-        for part, row in enumerate(wanted)
-    )
-    return Splits(*map(set_of, (train, val, good + anomalous)))
+
+    def draw(kind: str, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+        return _picture(material, kind, rng)[:2]
+
+    return generated(draw, kinds, (n_train, n_val, n_test), seed)
 
 
 def _check_kinds(kinds: object) -> None:
@@ -197,11 +192,6 @@ def _check_kinds(kinds: object) -> None:
         raise TypeError(f"kinds: expected a list of kinds of defects, got {kinds!r}")
     for kind in kinds:
         check_choice("kinds", kind, DEFECTS)
-
-
-def _stream(seed: int, part: int, index: int) -> Rng:
-    """Random numbers of one image."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(part, index)))
 
 
 def _picture(
@@ -258,9 +248,14 @@ def captioned(
         check_choice("materials", material, MATERIALS)
     check_number("seed", seed, 0, whole=True)
     pictures, captions = zip(
-        *(_captioned(materials, _stream(seed, 4, i)) for i in range(n)), strict=True
+        *(_captioned(materials, _stream(seed, i)) for i in range(n)), strict=True
     )
     return set_of(pictures), list(captions)
+
+
+def _stream(seed: int, index: int) -> Rng:
+    """Random numbers of one picture; other ones than those of the splits, 0 to 3."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, index)))
 
 
 def _captioned(

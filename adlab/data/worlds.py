@@ -11,11 +11,12 @@ scratches", IJCV 130.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from adlab._checks import check_choice, check_number
-from adlab.data.imageset import Splits, check_split_counts, set_of
+from adlab.data.imageset import Splits, check_split_counts, generated
 
 Drawn = tuple[np.ndarray, np.ndarray]  # an image in [0, 1] and its mask, both (H, W)
 
@@ -48,25 +49,15 @@ def worlds(
     check_split_counts(n_train, n_val, n_test)
     check_number("seed", seed, 0, whole=True)
     draw, kinds = WORLDS[world]
-    odd = [kinds[i % 2] for i in range(n_test // 2)]
-    wanted = [["good"] * n_train, ["good"] * n_val, ["good"] * (n_test - len(odd)), odd]
-    train, val, good, anomalous = (
-        [(kind, np.random.SeedSequence(seed, spawn_key=(part, i))) for i, kind in row]
-        for part, row in enumerate(map(enumerate, wanted))
-    )
-    return Splits(
-        *(
-            set_of(_picture(draw, *row) for row in rows)
-            for rows in (train, val, good + anomalous)
-        )
-    )
+    draw_one = partial(_picture, draw)
+    return generated(draw_one, kinds, (n_train, n_val, n_test), seed)
 
 
 def _picture(
-    draw: Callable, kind: str, key: np.random.SeedSequence
-) -> tuple[np.ndarray, np.ndarray, str]:
-    image, mask = draw(kind, np.random.default_rng(key))
-    return image.clip(0, 1).astype(np.float32), mask, kind
+    draw: Callable, kind: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    image, mask = draw(kind, rng)
+    return image.clip(0, 1).astype(np.float32), mask
 
 
 # -- heartbeats
