@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -348,7 +349,8 @@ def captions(book):
 def test_captions_are_repeated_below_their_figures(chapter):
     once = stamped(chapter)
     (cell,) = captions(once)
-    assert cell.source == "*A circle, $x^*_1 = \\sqrt{a_2}$.*"
+    words = "**Figure 1.** *A circle, $x^*_1 = \\sqrt{a_2}$.*"
+    assert cell.source == f'<a id="fig-x"></a>{words}'
     assert once.cells[once.cells.index(cell) - 1].source == "draw()"
     assert stamped(once) == once
     nbformat.validate(once)
@@ -358,10 +360,56 @@ def test_captions_follow_their_figures(chapter):
     once = stamped(chapter)
     once.cells[3].metadata.mystnb["figure"]["caption"] = "Another."
     (cell,) = captions(stamped(once))
-    assert cell.source == "*Another.*"
+    assert cell.source.endswith("*Another.*")
     assert cell.id == captions(once)[0].id
     del once.cells[3]
     assert captions(stamped(once)) == []
+
+
+@pytest.fixture
+def formulas(chapter):
+    """A chapter whose text refers to its figure and its formulas, which have no numbers."""
+    chapter.cells += map(
+        nbformat.v4.new_markdown_cell,
+        [
+            "By [Figure](#fig-x) and formulas (4.1) and (4.2), but (4.2).\n\n$$a = 1$$",
+            "> $$\\begin{aligned} b &= 2 \\end{aligned}.$$\n\nNot formula (3.2).",
+        ],
+    )
+    return chapter
+
+
+def number(book):
+    """Return the text of a notebook that is stamped as chapter 4."""
+    book = stamp.notebook(book, URL, "trunk", "04_x.ipynb")
+    assert stamp.notebook(book, URL, "trunk", "04_x.ipynb") == book
+    return book, [cell.source for cell in book.cells]
+
+
+def test_figures_and_formulas_are_numbered_by_chapter(formulas):
+    _, (*_, first, second) = number(formulas)
+    assert first == (
+        "By [Figure 4.1](#fig-x) and formulas (4.1) and (4.2), but (4.2)."
+        "\n\n$$a = 1 \\tag{4.1}$$"
+    )
+    assert "\\end{aligned}. \\tag{4.2}$$" in second
+
+
+def test_references_follow_what_they_refer_to(formulas):
+    book, _ = number(formulas)
+    figure = {"name": "fig-new", "caption": "New."}
+    new = nbformat.v4.new_code_cell("draw()", metadata={"mystnb": {"figure": figure}})
+    book.cells[3:3] = [new, nbformat.v4.new_markdown_cell("$$c = 3$$")]
+    _, texts = number(book)
+    assert "$$c = 3 \\tag{4.1}$$" in texts
+    assert "[Figure 4.2](#fig-x) and formulas (4.2) and (4.3), but (4.2)" in texts[-2]
+    assert "\\tag{4.3}" in texts[-1] and "formula (3.2)" in texts[-1]
+
+
+def test_a_reference_to_no_figure_is_refused(formulas):
+    formulas.cells[-1].source += "[Figure](#fig-gone)"
+    with pytest.raises(ValueError, match=r"fig-gone.*fig-x"):
+        number(formulas)
 
 
 def test_links_between_files_become_links_to_the_published_pages(chapter):
@@ -789,7 +837,8 @@ def test_figures_of_lines_are_sharp_but_the_first(extension, tmp_path):
 # References
 
 
-FORMULAS = nodes.section("", nodes.math_block("", "a"), nodes.math_block("", "b"))
+TAGGED = nodes.math_block("", "a \\tag{7.1}"), nodes.math_block("", "b \\tag{7.2}")
+FORMULAS = nodes.section("", *TAGGED)
 GLOSSARY = {"roc curve": ("term-ROC", "Two rates."), "patch": ("term-patch", "A part.")}
 
 
@@ -803,23 +852,47 @@ def test_displayed_formulas_of_chapters_are_numbered(extension, page, count):
     env = SimpleNamespace(docname=page, get_domain=lambda name: domain)
     document = FORMULAS.deepcopy()
     extension("references").number_formulas(SimpleNamespace(env=env), document)
-    numbers = [each.get("number") for each in document.findall(nodes.math_block)]
+    found = list(document.findall(nodes.math_block))
+    numbers = [each.get("number") for each in found]
     assert numbers == [*range(count), *[None] * (2 - count)]
     assert len(noted) == count
+    assert all("tag" in each.astext() for each in found) == (count == 0)
 
 
-def test_the_first_mention_of_a_term_is_a_link(extension, monkeypatch):
+@pytest.fixture
+def page():
+    """What a build knows: chapter 7 has a second formula."""
+    env = Mock(toc_fignumbers={"notebooks/7": {"displaymath": {"formula-2": (7, 2)}}})
+    return Mock(env=env, **{"builder.get_relative_uri": lambda page, to: f"{to}.html"})
+
+
+def links(document):
+    return list(document.findall(nodes.reference))
+
+
+def paragraph(text):
+    return nodes.section("", nodes.paragraph("", "", nodes.Text(text)))
+
+
+def test_the_first_mention_of_a_term_is_a_link(extension, monkeypatch, page):
     references = extension("references")
     monkeypatch.setattr(references, "glossary", lambda env: GLOSSARY)
-    text, seen = "ROC curves of patches, dispatch, a patch", set()
-    parts = references.linked(text, "an environment", "g.html", seen)
-    assert "".join(each.astext() for each in parts) == text
-    links = [each for each in parts if isinstance(each, nodes.reference)]
-    assert [(e["refuri"], e["reftitle"]) for e in links] == [
-        ("g.html#term-ROC", "Two rates."),
-        ("g.html#term-patch", "A part."),
+    text = "ROC curves of patches, dispatch, a patch"
+    document = paragraph(text)
+    references.link_terms(page, document, "notebooks/7")
+    assert document.astext() == text
+    assert [(e["refuri"], e["reftitle"]) for e in links(document)] == [
+        ("book/glossary.html#term-ROC", "Two rates."),
+        ("book/glossary.html#term-patch", "A part."),
     ]
-    assert len(references.linked(text, "an environment", "g.html", seen)) == 1
+
+
+def test_the_number_of_a_formula_is_a_link(extension, page):
+    document = paragraph("As in formula (7.2), not formula 7.2 or (7.2)")
+    extension("references").link_formulas(page, document, "notebooks/8")
+    (link,) = links(document)
+    assert link.astext() == "(7.2)"
+    assert link["refuri"] == "notebooks/7.html#formula-2"
 
 
 def test_links_to_papers_show_their_entries(extension):

@@ -6,8 +6,9 @@ badge, the set-up cell and the links of the notebooks, the address of the site i
 `_config.yml`, `pyproject.toml`, `CITATION.cff`, `README.md` and the pages of `book/`.
 It brings the notebooks into the form in which they are committed: no outputs, no traces
 of editors, and what only the site would show or follow made plain for Jupyter and
-Colab: a caption in a cell of its own, links to what is published. Running it
-twice changes nothing the second time.
+Colab: a caption in a cell of its own, the numbers of figures and of displayed formulas,
+and of them where the text has `[Figure](#fig-name)` or "formula (7.1)", links to what is
+published. Running it twice changes nothing the second time.
 
 Usage: python tools/stamp.py [root]
 """
@@ -74,6 +75,12 @@ NOTEBOOK_METADATA = {
 }
 GITHUB = "https://github.com/"
 CAPTION = ["caption", "remove-cell"]  # the book shows the caption beside its figure
+FIGURE = re.compile(r"\[Figure[\d. ]*\]\(#(fig-[\w-]+)\)")
+FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+TAG = re.compile(r"\s*\\tag\{([\d.]+)\}")
+MENTION = re.compile(
+    r"(?:(?<=ormula )|(?<=ormulas )|(?<=\d\) and )|(?<=\d\) to ))\((\d+\.\d+)\)"
+)
 RELATIVE = re.compile(r"\]\((?!\w+:)([^)#\s]+)\.(ipynb|md|svg)(?=[#)\s])")
 
 
@@ -130,22 +137,68 @@ def is_caption(cell):
     return "caption" in cell.metadata.get("tags", [])
 
 
-def caption(figure):
+def caption(figure, number):
     """Return the cell that shows a figure's caption where the book does not."""
+    words = " ".join(figure["caption"].split())
     return nbformat.v4.new_markdown_cell(
-        f"*{' '.join(figure['caption'].split())}*",
+        f'<a id="{figure["name"]}"></a>**Figure {number}.** *{words}*',
         id=f"caption-{figure['name']}",
         metadata={"tags": CAPTION},
     )
 
 
-def with_captions(cells):
+def figures(cells):
+    """Return name -> figure, of the figures of a notebook, in their order."""
+    found = [cell.metadata.get("mystnb", {}).get("figure") for cell in cells]
+    return {figure["name"]: figure for figure in found if figure}
+
+
+def with_captions(cells, numbers):
     """Yield cells, each figure's caption beneath it."""
     for cell in cells:
         if not is_caption(cell):
             yield cell
-        if "figure" in cell.metadata.get("mystnb", {}):
-            yield caption(cell.metadata.mystnb["figure"])
+        for figure in figures([cell]).values():
+            yield caption(figure, numbers[figure["name"]])
+
+
+def numbered(names, name):
+    """Return item -> its number in the notebook called `name`, as 7.1 in chapter 7."""
+    chapter = re.match(r"0*(\d+)_", name)
+    prefix = f"{chapter[1]}." if chapter else ""
+    return {item: f"{prefix}{n}" for n, item in enumerate(names, 1)}
+
+
+def refer_to_figures(text, numbers):
+    """Return the Markdown of a notebook with the numbers of the figures it refers to."""
+
+    def reference(link):
+        if link[1] not in numbers:
+            raise ValueError(f"{link[0]}: expected one of {[*numbers]}")
+        return f"[Figure {numbers[link[1]]}](#{link[1]})"
+
+    return FIGURE.sub(reference, text)
+
+
+def number_formulas(cells, name):
+    """Number the displayed formulas of a notebook, and with them what the text calls
+    "formula (7.1)".
+    """
+    prose = [cell for cell in cells if cell.cell_type == "markdown"]
+    found = [f[1] for cell in prose for f in FORMULA.finditer(cell.source)]
+    numbers = numbered(range(len(found)), name).values()
+    tags = map(TAG.search, found)
+    renamed = {t[1]: new for t, new in zip(tags, numbers, strict=True) if t}
+    left = iter(numbers)
+
+    def tagged(formula):
+        return f"$${TAG.sub('', formula[1]).rstrip()} \\tag{{{next(left)}}}$$"
+
+    def mention(words):
+        return f"({renamed.get(words[1], words[1])})"
+
+    for cell in prose:
+        cell.source = MENTION.sub(mention, FORMULA.sub(tagged, cell.source))
 
 
 def published(text, url):
@@ -204,14 +257,17 @@ def notebook(source, url, branch, name):
     ]
     for cell, was in zip(first, old.values(), strict=True):
         cell.id = was.id if was else cell.id
-    result.cells = [title, *first, *with_captions(rest)]
+    numbers = numbered(figures(rest), name)
+    result.cells = [title, *first, *with_captions(rest, numbers)]
+    if name:  # an assignment has no pages that it refers to
+        number_formulas(result.cells, name)
     result.nbformat, result.nbformat_minor = 4, 5
 
     seen = set()
     for cell in result.cells:
         cell.metadata = cell_metadata(cell)
         if cell.cell_type == "markdown":
-            cell.source = published(cell.source, url)
+            cell.source = refer_to_figures(published(cell.source, url), numbers)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if cell.get("id") in seen | {None}:

@@ -1,7 +1,8 @@
 """Sphinx extension: what a chapter refers to is made in the build, from plain notebooks.
 
-Displayed formulas are numbered. The first mention of a term of the glossary is a link to it,
-and shows its definition; a link to a paper of the list of references shows its entry.
+Displayed formulas are numbered, and "formula (7.1)" is a link to it. The first mention of a
+term of the glossary is a link to it, and shows its definition; a link to a paper of the list
+of references shows its entry.
 """
 
 import re
@@ -10,12 +11,41 @@ from functools import cache
 from docutils import nodes
 
 GLOSSARY = "book/glossary"
+TAG = re.compile(r"\\tag\{[\d.]+\}")  # its number, for those who read the notebook
+MENTION = re.compile(
+    r"(?:(?<=ormula )|(?<=ormulas )|(?<=\d\) and )|(?<=\d\) to ))\(\d+\.\d+\)"
+)
 COMMAND = re.compile(r"\\(?:math\w+|operatorname)\{(\w+)\}|\\([A-Za-z]+)|[{}$]")
 
 
 def is_chapter(docname):
     """Whether a page is made of a notebook."""
     return docname.startswith("notebooks/")
+
+
+def is_prose(text):
+    """Whether a piece of text is running text of a paragraph, and no part of a link."""
+    node = text.parent
+    while isinstance(node, nodes.emphasis | nodes.strong):
+        node = node.parent
+    return isinstance(node, nodes.paragraph)
+
+
+def replace_each(text, pattern, linked):
+    """Replace pieces of a text that a pattern finds by the links made of them, if any."""
+    parts, end = [], 0
+    for found in pattern.finditer(text):
+        if link := linked(found):
+            parts += [nodes.Text(text[end : found.start()]), link]
+            end = found.end()
+    if parts:
+        text.parent.replace(text, [*parts, nodes.Text(text[end:])])
+
+
+def link_all(doctree, pattern, linked):
+    """Make links of what a pattern finds in the running text of a page."""
+    for text in list(filter(is_prose, doctree.findall(nodes.Text))):
+        replace_each(text, pattern, linked)
 
 
 # -- formulas
@@ -33,6 +63,29 @@ def number_formulas(app, doctree):
             number = domain.get_equation_number_for(label)
             formula.update_basic_atts({"ids": [f"formula-{n}"]})
             formula.attributes |= {"label": label, "number": number, "docname": docname}
+            formula[:] = [nodes.Text(TAG.sub("", formula.astext()).rstrip())]
+
+
+@cache
+def formulas(env):
+    """Return "(7.1)" -> (the page, the anchor), of all displayed formulas."""
+    return {
+        f"({'.'.join(map(str, number))})": (docname, anchor)
+        for docname, kinds in env.toc_fignumbers.items()
+        for anchor, number in kinds.get("displaymath", {}).items()
+    }
+
+
+def link_formulas(app, doctree, docname):
+    """Make the number of a formula in the text of a chapter a link to it."""
+
+    def linked(found):
+        page, anchor = formulas(app.env)[found[0]]
+        uri = app.builder.get_relative_uri(docname, page)
+        return nodes.reference("", found[0], refuri=f"{uri}#{anchor}", internal=True)
+
+    if is_chapter(docname):
+        link_all(doctree, MENTION, linked)
 
 
 # -- terms
@@ -62,40 +115,23 @@ def pattern(env):
     return re.compile(rf"(?<![\w-])({words})s?(?![\w-])", re.IGNORECASE)
 
 
-def is_prose(text):
-    """Whether a piece of text is running text of a paragraph, and no part of a link."""
-    node = text.parent
-    while isinstance(node, nodes.emphasis | nodes.strong):
-        node = node.parent
-    return isinstance(node, nodes.paragraph)
-
-
-def linked(text, env, uri, seen):
-    """Return a text as nodes, with a link for each term that was not seen before."""
-    parts, end = [], 0
-    for found in pattern(env).finditer(text):
-        term = found[1].lower()
-        if term not in seen:
-            seen.add(term)
-            anchor, definition = glossary(env)[term]
-            link = nodes.reference(
-                "", found[0], refuri=f"{uri}#{anchor}", internal=True
-            )
-            link["reftitle"], link["classes"] = definition, ["glossary-term"]
-            parts += [nodes.Text(text[end : found.start()]), link]
-            end = found.end()
-    return [*parts, nodes.Text(text[end:])]
-
-
 def link_terms(app, doctree, docname):
     """Link the first mention of each term of the glossary on the page of a chapter."""
-    if not is_chapter(docname):
-        return
-    uri, seen = app.builder.get_relative_uri(docname, GLOSSARY), set()
-    for text in list(filter(is_prose, doctree.findall(nodes.Text))):
-        parts = linked(text.astext(), app.env, uri, seen)
-        if len(parts) > 1:
-            text.parent.replace(text, parts)
+    seen = set()
+
+    def linked(found):
+        term = found[1].lower()
+        if term in seen:
+            return None
+        seen.add(term)
+        anchor, definition = glossary(app.env)[term]
+        uri = app.builder.get_relative_uri(docname, GLOSSARY)
+        link = nodes.reference("", found[0], refuri=f"{uri}#{anchor}", internal=True)
+        link["reftitle"], link["classes"] = definition, ["glossary-term"]
+        return link
+
+    if is_chapter(docname):
+        link_all(doctree, pattern(app.env), linked)
 
 
 # -- papers
@@ -140,6 +176,7 @@ def tell_papers(app, doctree, docname):
 def setup(app):
     """Register with Sphinx."""
     app.connect("doctree-read", number_formulas)
+    app.connect("doctree-resolved", link_formulas)
     app.connect("doctree-resolved", link_terms)
     app.connect("doctree-resolved", tell_papers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
