@@ -819,19 +819,29 @@ def test_thumbnails_are_small_copies(extension, tmp_path):
     assert small.stat().st_size < 15_000
 
 
-def test_figures_of_lines_are_sharp_but_the_first(extension, tmp_path):
+def test_figures_are_of_lines_or_of_twice_the_pixels(extension, tmp_path):
     drawings = ["<path/>", "<path/>", "<image/>", "<path/>" * 30_000]
     document = nodes.container()
     for n, drawing in enumerate(drawings):
         (tmp_path / f"{n}.svg").write_text(f"<svg>{drawing}</svg>")
+        Image.new("RGBA", (80, 20)).save(tmp_path / f"{n}.png")
         svg = nodes.container(
             "", nodes.image(uri=f"/{n}.svg"), mime_type="image/svg+xml"
         )
-        png = nodes.container("", nodes.image(uri=f"/{n}.png"), mime_type="image/png")
+        pixels = nodes.image(uri=f"/{n}.png", width="40px", height="10px")
+        png = nodes.container("", pixels, mime_type="image/png")
         document += nodes.container("", svg, png, nb_element="mime_bundle")
     extension("sharp").choose(SimpleNamespace(srcdir=tmp_path), document)
-    shown = [each["uri"] for each in document.findall(nodes.image)]
-    assert shown == ["/0.png", "/1.svg", "/2.png", "/3.png"]
+    shown = list(document.findall(nodes.image))
+    assert [image["uri"] for image in shown] == [
+        "/0.webp",
+        "/1.svg",
+        "/2.webp",
+        "/3.webp",
+    ]
+    assert [image.get("width") for image in shown] == ["40px", None, "40px", "40px"]
+    assert not any("height" in image for image in shown)
+    assert Image.open(tmp_path / "2.webp").size == (80, 20)
 
 
 # References

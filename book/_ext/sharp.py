@@ -1,16 +1,18 @@
-"""Sphinx extension: figures of lines and dots are drawn as SVG, sharp at any size.
+"""Sphinx extension: figures are sharp on every screen.
 
-Each figure is drawn in both forms when a chapter runs; the page shows the SVG where it has no
-pixels in it and is small. The first picture stays as it is: the welcome page makes a small
-copy of it.
+Each figure is drawn in two forms when a chapter runs: as SVG, and in pixels, two for each
+one that it takes on the page. The page shows the SVG where it has no pixels in it and is
+small, and else the pixels, packed again without loss. The first picture is always of pixels:
+the welcome page makes a small copy of it.
 """
 
 import os
 from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 
-SETTINGS = 'c.InlineBackend.figure_formats = {"png", "svg"}\n'
+SETTINGS = 'c.InlineBackend.figure_formats = {"retina", "svg"}\n'
 BOTH = {"image/png", "image/svg+xml"}
 LARGEST = 150_000  # bytes
 
@@ -29,14 +31,28 @@ def is_sharp(path):
     return path.stat().st_size < LARGEST and b"<image" not in path.read_bytes()
 
 
+def pack(picture, srcdir):
+    """Put a smaller file in the place of a picture's PNG. Of the size that it is shown at
+    the width is left, which a column may limit.
+    """
+    path = Path(srcdir, picture["uri"].lstrip("/"))
+    with Image.open(path) as pixels:
+        pixels.save(path.with_suffix(".webp"), lossless=True)
+    picture["uri"] = picture["uri"].removesuffix(".png") + ".webp"
+    picture.attributes.pop("height", None)
+
+
 def choose(app, doctree):
     """Leave one form of each figure."""
     drawn = [forms for forms in outputs(doctree) if forms.keys() >= BOTH]
     for nth, forms in enumerate(drawn):
-        [picture] = forms["image/svg+xml"].findall(nodes.image)
-        sharp = nth > 0 and is_sharp(Path(app.srcdir, picture["uri"].lstrip("/")))
-        left_out = forms["image/png" if sharp else "image/svg+xml"]
-        left_out.parent.remove(left_out)
+        png, svg = forms["image/png"], forms["image/svg+xml"]
+        lines, pixels = (form.next_node(nodes.image) for form in (svg, png))
+        if nth > 0 and is_sharp(Path(app.srcdir, lines["uri"].lstrip("/"))):
+            png.parent.remove(png)
+        else:
+            svg.parent.remove(svg)
+            pack(pixels, app.srcdir)
 
 
 def outputs(doctree):
