@@ -28,6 +28,7 @@ from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.data.files import ImageFolder, Reading
 from adlab.data.imageset import ImageSet
 from adlab.training import (
+    exact_convolutions,
     joined,
     minimise,
     resolve_device,
@@ -107,7 +108,7 @@ class Detector:
         fresh.__dict__ = {
             name: value for name, value in vars(self).items() if not name.endswith("_")
         }
-        with seeded(self.seed), single_precision():
+        with seeded(self.seed), single_precision(), exact_convolutions():
             fresh._fit(images)
         if reading := reading_of(images):
             fresh.reading_ = dataclasses.asdict(reading)
@@ -376,7 +377,12 @@ class Detector:
         """What a function gives of every batch, each of its results as one tensor."""
         self._check_fitted()
         images = self._read(images)
-        with torch.no_grad(), seeded(self.seed), single_precision():
+        with (
+            torch.no_grad(),
+            seeded(self.seed),
+            single_precision(),
+            exact_convolutions(),
+        ):
             parts = [
                 [result.float().cpu() for result in function(batch)]
                 for batch in self._stream(images)

@@ -359,7 +359,7 @@ class OpenSetClassifier(Detector):
     def _predict(self, batch: Tensor) -> Tensor:
         classes = batch_logits(self.classifier, batch).argmax(1)
         unknown = self._score(batch).float() > self.threshold_
-        return classes.masked_fill(unknown, UNKNOWN)
+        return classes.masked_fill(unknown.to(classes.device), UNKNOWN)
 
 
 # -- checks

@@ -61,6 +61,19 @@ def single_precision() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let a GPU compute convolutions inside the block with all bits of float32, of which
+    cuDNN drops 13 unless it is asked not to.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 PIXELS = 2**20  # of a batch: an image of 1024 × 1024, 20 of 224 × 224
 
 

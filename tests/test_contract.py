@@ -231,6 +231,7 @@ def test_an_open_set_classifier_is_what_its_classifier_is():
     lines = str(caught.value).splitlines()[1:]
     clauses = {line.split(":")[0].strip(" -") for line in lines}
     assert clauses == {"grey and colour"}  # its network takes grey ones only
+    assert set(opened.fit(IMAGES).predict(IMAGES).tolist()) <= {-1, 0, 1, 2}
 
 
 # -- more than the contract asks: forms of images, maps, and the last bit

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.backends import cudnn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
@@ -284,6 +285,22 @@ def test_the_images_stay_untouched(name):
     results(make(name).fit(train_images), test_images)
     assert torch.equal(train_images, pictures())
     assert torch.equal(test_images, pictures(5, seed=1))
+
+
+class AsksForBits(Detector):
+    """A detector whose scores say whether convolutions may be rounded."""
+
+    def _fit(self, images):
+        self.rounded_ = torch.tensor(cudnn.allow_tf32)
+
+    def _score(self, batch):
+        return torch.full((len(batch),), 2 * self.rounded_ + cudnn.allow_tf32)
+
+
+def test_a_gpu_computes_convolutions_in_full_and_then_as_the_caller_wishes():
+    scores = AsksForBits().fit(pictures(4)).anomaly_score(pictures(4))
+    assert scores.tolist() == [0] * 4
+    assert cudnn.allow_tf32
 
 
 @each

@@ -278,7 +278,9 @@ def set_up(monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: installed or None)
         if in_colab:
             monkeypatch.setitem(sys.modules, "google.colab", adlab)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         exec(stamp.setup(URL, "trunk"), {"__name__": "__main__"})
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
         return asked
 
     return run

@@ -30,14 +30,18 @@ BADGE = "**[Open in Colab](https://colab.research.google.com/github/{slug}/blob/
 # It installs the version that the page was made with; before its release, the branch. What
 # goes wrong is told in one line: IPython shows what `_render_traceback_` returns.
 SETUP = """\
-# @title Set-up: installs adlab in Colab, does nothing elsewhere
+# @title Set-up: installs adlab in Colab, and hides a GPU everywhere
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 
 ADDRESS = "git+{url}"
 VERSION, BRANCH = "v{version}", "{branch}"
+
+# The networks of a chapter are small, and its tensors are on one device.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 class SetupError(Exception):
