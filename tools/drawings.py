@@ -364,12 +364,12 @@ def capsules():
 
 
 def pyramids():
-    """A frozen network turns an image into feature maps. Grids of 8, 4, 2 and 1 cells a
+    """A frozen network turns an image into feature maps. Grids of 6, 3, 2 and 1 cells a
     side are laid over them, and each cell keeps the mean: a pyramid. From each grid an
     encoder makes a short code. The codes, and the feature maps beside them, go to a
     decoder, which makes the image again.
     """
-    sides = ((8, 8), (4, 16), (2, 32), (1, 64))
+    sides = ((6, 11), (3, 22), (2, 33), (1, 66))
     shapes = [
         box(15, 130, 65, 65, "image"),
         arrow((80, 162), (98, 162)),
@@ -378,11 +378,11 @@ def pyramids():
     ]
     for k, (n, side) in enumerate(sides):
         top = 12 + 80 * k
-        middle = top + 32
+        middle = top + 33
         shapes += [
             arrow((178, 162), (200, 162), (200, middle), (218, middle)),
             grid(225, top, n, side),
-            arrow((289, middle), (308, middle)),
+            arrow((291, middle), (308, middle)),
             funnel(312, middle, 70, 50, 26, "encoder", "blue"),
             arrow((382, middle), (398, middle)),
             box(402, middle - 14, 34, 28, "α", "orange"),
