@@ -821,6 +821,25 @@ def test_thumbnails_are_small_copies(extension, tmp_path):
     assert small.stat().st_size < 15_000
 
 
+BARS = [
+    "100%|████| 80/80 [00:00<00:00, 547.70epoch/s, loss 1.473]",
+    "held out: 0%|█[?]",
+]
+
+
+def test_bars_of_progress_are_left_out_and_other_outputs_stay(extension):
+    cells = nodes.section()
+    for text in [*BARS, "accuracy: 100%"]:
+        form = nodes.container("", mime_type="text/plain")
+        form += nodes.literal_block(text, text)
+        cells += nodes.container("", nodes.container("", form))
+    cells += nodes.literal_block(BARS[0], BARS[0])  # code that looks like one
+    extension("folds").leave_out_bars(None, cells)
+    left = [each.astext() for each in cells.findall(nodes.literal_block)]
+    assert left == ["accuracy: 100%", BARS[0]]
+    assert len(cells) == 2
+
+
 def test_figures_are_of_lines_or_of_twice_the_pixels(extension, tmp_path):
     drawings = ["<path/>", "<path/>", "<image/>", "<path/>" * 30_000]
     document = nodes.container()

@@ -1,5 +1,6 @@
 """Sphinx extension: a folded cell is called by its `# @title`, as it is in Colab; and all code
-before the first picture of a chapter is in one fold, so that the picture comes soon.
+before the first picture of a chapter is in one fold, so that the picture comes soon. Bars of
+progress, which have gone when a page is read, are left out.
 """
 
 import re
@@ -7,6 +8,7 @@ import re
 from docutils import nodes
 
 TITLE = re.compile(r"# @title (.+)")
+BAR = re.compile(r"(?:.*: )?\d+%\|.*\[.*\]")  # of tqdm
 
 
 def name_folds(app, doctree):
@@ -20,6 +22,22 @@ def name_folds(app, doctree):
         title = TITLE.match(code.astext()) if code else None
         if title:
             cell["prompt_show"] = cell["prompt_hide"] = title[1]
+
+
+def leave_out_bars(app, doctree):
+    """Take the bars of progress out of a page, and outputs that are nothing else."""
+    for text in list(doctree.findall(nodes.literal_block)):
+        form = text.parent
+        if form.get("mime_type") == "text/plain" and BAR.fullmatch(text.astext()):
+            remove(form)
+
+
+def remove(node):
+    """Remove a node, and what is empty without it."""
+    parent = node.parent
+    parent.remove(node)
+    if isinstance(parent, nodes.container) and not parent.children:
+        remove(parent)
 
 
 def fold_before_picture(app, doctree):
@@ -58,6 +76,7 @@ def fold(cell, mode, name):
 
 def setup(app):
     """Register with Sphinx."""
+    app.connect("doctree-read", leave_out_bars)
     app.connect("doctree-read", name_folds)
     app.connect("doctree-read", fold_before_picture)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
