@@ -291,10 +291,11 @@ class AsksForBits(Detector):
     """A detector whose scores say whether convolutions may be rounded."""
 
     def _fit(self, images):
+        list(self._stream(images))
         self.rounded_ = torch.tensor(cudnn.allow_tf32)
 
     def _score(self, batch):
-        return torch.full((len(batch),), 2 * self.rounded_ + cudnn.allow_tf32)
+        return torch.full((len(batch),), float(self.rounded_ or cudnn.allow_tf32))
 
 
 def test_a_gpu_computes_convolutions_in_full_and_then_as_the_caller_wishes():
