@@ -24,13 +24,7 @@ from torch import Tensor, nn
 
 from adlab._checks import as_array, as_tensor, check_number, check_vectors
 from adlab._parameters import Count, NonNegative, Positive
-from adlab.training import (
-    exact_convolutions,
-    joined,
-    resolve_device,
-    seeded,
-    single_precision,
-)
+from adlab.training import joined, resolve_device, seeded, single_precision
 from adlab.vectors.base import VectorDetector
 
 if TYPE_CHECKING:
@@ -267,7 +261,7 @@ class ContinualAutoencoder(VectorDetector):
         """
         self._check_fitted()
         fresh = copy.deepcopy(self)
-        with seeded(self.seed), single_precision(), exact_convolutions():
+        with seeded(self.seed), single_precision():
             fresh._learn(joined(fresh._stream(self._read(images))))
         self.__dict__ = fresh.__dict__
         return self

@@ -28,7 +28,6 @@ from adlab._parameters import Count, Device, Seed, check_parameters
 from adlab.data.files import ImageFolder, Reading
 from adlab.data.imageset import ImageSet
 from adlab.training import (
-    exact_convolutions,
     joined,
     minimise,
     resolve_device,
@@ -108,7 +107,7 @@ class Detector:
         fresh.__dict__ = {
             name: value for name, value in vars(self).items() if not name.endswith("_")
         }
-        with seeded(self.seed), single_precision(), exact_convolutions():
+        with seeded(self.seed), single_precision():
             fresh._fit(images)
         if reading := reading_of(images):
             fresh.reading_ = dataclasses.asdict(reading)
@@ -377,12 +376,7 @@ class Detector:
         """What a function gives of every batch, each of its results as one tensor."""
         self._check_fitted()
         images = self._read(images)
-        with (
-            torch.no_grad(),
-            seeded(self.seed),
-            single_precision(),
-            exact_convolutions(),
-        ):
+        with torch.no_grad(), seeded(self.seed), single_precision():
             parts = [
                 [result.float().cpu() for result in function(batch)]
                 for batch in self._stream(images)

@@ -51,27 +51,17 @@ def seeded(seed: int) -> Iterator[None]:
 @contextmanager
 def single_precision() -> Iterator[None]:
     """Make new tensors and networks float32 inside the block, whatever the caller's
-    default is.
+    default is; and let a GPU compute convolutions with all bits of float32, of which cuDNN
+    drops 13 unless it is asked not to.
     """
-    before = torch.get_default_dtype()
+    before, rounded = torch.get_default_dtype(), torch.backends.cudnn.allow_tf32
     torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Let a GPU compute convolutions inside the block with all bits of float32, of which
-    cuDNN drops 13 unless it is asked not to.
-    """
-    before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.set_default_dtype(before)
+        torch.backends.cudnn.allow_tf32 = rounded
 
 
 PIXELS = 2**20  # of a batch: an image of 1024 × 1024, 20 of 224 × 224

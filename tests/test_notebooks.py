@@ -416,15 +416,23 @@ def test_no_results_typed_by_hand(book):
             assert not re.findall(RESULT, without(cell.source, NOT_PROSE)), cell.source
 
 
-def test_formulas_that_are_referred_to_exist(book):
-    tags = {
-        tag
-        for path in PATHS
-        for cell in prose_cells(nbformat.read(path, as_version=4))
-        for tag in re.findall(stamp.TAG, cell.source)
-    }
+def test_displayed_formulas_are_between_dollars_where_they_get_their_numbers(book):
     for cell in prose_cells(book):
-        assert {*re.findall(stamp.MENTION, cell.source)} <= tags, cell.source
+        rest = without(cell.source, [*CODE, stamp.FORMULA])
+        assert "$$" not in rest and r"\begin{" not in rest, cell.source
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """The numbers of all displayed formulas."""
+    books = [nbformat.read(path, as_version=4) for path in PATHS]
+    texts = [cell.source for book in books for cell in prose_cells(book)]
+    return {number for text in texts for number in stamp.TAG.findall(text)}
+
+
+def test_formulas_that_are_referred_to_exist(book, numbers):
+    for cell in prose_cells(book):
+        assert {*stamp.MENTION.findall(cell.source)} <= numbers, cell.source
 
 
 def test_links_to_the_book_work_everywhere(book):

@@ -918,6 +918,12 @@ def test_the_first_mention_of_a_term_is_a_link(extension, monkeypatch, page):
     ]
 
 
+def test_the_build_finds_the_numbers_that_the_stamp_writes(extension):
+    references = extension("references")
+    assert references.TAG == stamp.TAG
+    assert references.MENTION == stamp.MENTION
+
+
 def test_the_number_of_a_formula_is_a_link(extension, page):
     document = paragraph("As in formula (7.2), not formula 7.2 or (7.2)")
     extension("references").link_formulas(page, document, "notebooks/8")

@@ -11,9 +11,10 @@ from functools import cache
 from docutils import nodes
 
 GLOSSARY = "book/glossary"
-TAG = re.compile(r"\\tag\{[\d.]+\}")  # its number, for those who read the notebook
+# As in tools/stamp.py, which writes the numbers for those who read the notebook.
+TAG = re.compile(r"\s*\\tag\{([\d.]+)\}")
 MENTION = re.compile(
-    r"(?:(?<=ormula )|(?<=ormulas )|(?<=\d\) and )|(?<=\d\) to ))\(\d+\.\d+\)"
+    r"(?:(?<=ormula )|(?<=ormulas )|(?<=\d\) and )|(?<=\d\) to ))\((\d+\.\d+)\)"
 )
 COMMAND = re.compile(r"\\(?:math\w+|operatorname)\{(\w+)\}|\\([A-Za-z]+)|[{}$]")
 
@@ -63,7 +64,7 @@ def number_formulas(app, doctree):
             number = domain.get_equation_number_for(label)
             formula.update_basic_atts({"ids": [f"formula-{n}"]})
             formula.attributes |= {"label": label, "number": number, "docname": docname}
-            formula[:] = [nodes.Text(TAG.sub("", formula.astext()).rstrip())]
+            formula[:] = [nodes.Text(TAG.sub("", formula.astext()))]
 
 
 @cache
